@@ -1,0 +1,60 @@
+# From a fresh clone: `make train` or `make test`. Needs Python 3.10+, a C++17 compiler, make, pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
+CMAKE := $(BIN)/cmake
+NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+
+.PHONY: train test test-slow lint format sanitize cross bench clean
+
+train: $(VENV)/.built
+	$(BIN)/pymlp train
+
+test: $(VENV)/.built
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.built
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find csrc tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
+
+# The torch-free floor's own tests under the address and undefined-behaviour sanitizers.
+sanitize: $(VENV)/.installed
+	$(CMAKE) -S . -B build/sanitize $(NINJA) -DCMAKE_BUILD_TYPE=Debug -DPYMLP_TESTS=ON \
+	    -DPYMLP_SANITIZE=address,undefined
+	$(CMAKE) --build build/sanitize
+	build/sanitize/pymlp_tests
+
+# The same tests for arm64: Debian packages g++-aarch64-linux-gnu and qemu-user.
+cross: $(VENV)/.installed
+	$(CMAKE) -S . -B build/cross $(NINJA) -DCMAKE_BUILD_TYPE=Release -DPYMLP_TESTS=ON \
+	    -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
+	$(CMAKE) --build build/cross
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/cross/pymlp_tests
+
+bench: $(VENV)/.built
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build pymlp/*.so *.egg-info
+
+# --- set-up: own virtual environment, pinned tools, build ---------------------------------------
+$(VENV)/.installed: requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(NATIVE)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@

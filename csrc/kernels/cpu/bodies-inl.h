@@ -1,0 +1,23 @@
+// Every kernel body, in order of dependence. Included by each isa_*.cpp inside its own namespace,
+// after its Vec: nothing here, not even a template of another header, may be shared with code
+// compiled for another instruction set, or the linker would keep whichever copy it met first.
+
+#include "kernels/cpu/workspace-inl.h"
+//
+#include "kernels/cpu/loops-inl.h"
+#include "kernels/cpu/math-inl.h"
+//
+#include "kernels/cpu/convert-inl.h"
+#include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/tasks-inl.h"
+//
+#include "kernels/cpu/softmax-inl.h"
+#include "kernels/cpu/token_index-inl.h"
+//
+#include "kernels/cpu/cross_entropy-inl.h"
+#include "kernels/cpu/embed_linear_tanh-inl.h"
+#include "kernels/cpu/linear_cross_entropy-inl.h"
+//
+#include "kernels/cpu/mlp_cross_entropy-inl.h"
+//
+#include "kernels/cpu/table-inl.h"

@@ -1,0 +1,180 @@
+// hidden = tanh(concat_t(embedding[tokens[:, t]]) weightᵀ + bias), by projection tables.
+//
+// The product splits by position, concat(...) weightᵀ = Σ_t P_t[tokens_t] with P_t = embedding
+// weight_tᵀ, and P_t is needed only for the tokens that occur. A batch of N examples has at most
+// min(V, N) of them a position: the products cost Σ_t distinct_t * E * H instead of N * T * E * H,
+// and what remains per example is T row additions (Devlin et al. 2014 use the same tables for
+// decoding). The backward runs the same way in reverse: rows of dpre are added up per distinct
+// token into G, then dweight_t = G_tᵀ embedding and dembedding += G_t weight_t.
+
+// Everything that forward and backward compute on the way, and the phases they are made of.
+template <class S>
+struct EmbedLinearTanhPass {
+  using A = Accumulate<S>;
+  const EmbedLinearTanh<S>& problem;
+  int64_t N, T, V, E, H, K;
+  TokenIndex index;
+  A *embedding_scratch, *weight_scratch, *bias_scratch;
+  const A *embedding = nullptr, *weight = nullptr, *bias = nullptr;
+  A* rows;  // (index.rows(), E), the distinct embedding rows
+
+  EmbedLinearTanhPass(Workspace& workspace, const EmbedLinearTanh<S>& p)
+      : problem(p),
+        N(p.N),
+        T(p.T),
+        V(p.V),
+        E(p.E),
+        H(p.H),
+        K(p.T * p.E),
+        index(workspace, N, T, V) {
+    embedding_scratch = workspace.take<A>(scratch_size<S>(V * E));
+    weight_scratch = workspace.take<A>(scratch_size<S>(H * K));
+    bias_scratch = workspace.take<A>(scratch_size<S>(H));
+    rows = workspace.take<A>(max_rows() * E);
+  }
+
+  int64_t max_rows() const { return TokenIndex::max_rows(N, T, V); }
+
+  void prepare() {
+    embedding = widened(problem.embedding, V * E, embedding_scratch);
+    weight = widened(problem.weight, H * K, weight_scratch);
+    bias = widened(problem.bias, H, bias_scratch);
+    index.build(problem.tokens, N, V);
+    for (int64_t r = 0; r < index.rows(); ++r) {
+      const A* from = embedding + index.token[r] * E;
+      for (int64_t e = 0; e < E; ++e) rows[r * E + e] = from[e];
+    }
+  }
+
+  // table (index.rows(), H): P_t = embedding weight_tᵀ. weight_transposed: (K, H) scratch.
+  void project(A* weight_transposed, A* table, const Parallel& parallel) const {
+    transpose(H, K, weight, K, weight_transposed);
+    parallel.run(index.rows(), grain_for(E * H), [&](int64_t begin, int64_t end) {
+      index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
+        gemm<A>(e - b, H, E, {rows + b * E, E, 1}, weight_transposed + t * E * H, H, table + b * H,
+                H, false);
+      });
+    });
+  }
+
+  // out (end - begin, H): the hidden layer of examples [begin, end).
+  void hidden_rows(const A* table, int64_t begin, int64_t end, A* out) const {
+    for (int64_t n = begin; n < end; ++n, out += H) {
+      const int32_t* slot = index.slot + n * T;
+      for_vectors<A>(0, H, [&](int64_t h, auto lanes) {
+        Vec<A> sum = bias ? load(bias + h, lanes) : constant(A(0));
+        for (int64_t t = 0; t < T; ++t) sum = sum + load(table + slot[t] * H + h, lanes);
+        store(out + h, tanh(sum), lanes);
+      });
+    }
+  }
+
+  // G (index.rows(), H), columns [h0, h1): adds dpre = dhidden (1 - hidden²) of examples [begin,
+  // end) to the rows of their tokens. hidden, dhidden: (end - begin, H).
+  void scatter_columns(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
+                       int64_t h1, A* G) const {
+    for (int64_t n = begin; n < end; ++n, hidden += H, dhidden += H) {
+      const int32_t* slot = index.slot + n * T;
+      for_vectors<A>(h0, h1, [&](int64_t h, auto lanes) {
+        const Vec<A> y = load(hidden + h, lanes);
+        const Vec<A> dpre = load(dhidden + h, lanes) * (constant(A(1)) - y * y);
+        for (int64_t t = 0; t < T; ++t) {
+          A* sum = G + slot[t] * H + h;
+          store(sum, load(sum, lanes) + dpre, lanes);
+        }
+      });
+    }
+  }
+
+  void clear_columns(int64_t h0, int64_t h1, A* G) const {
+    for (int64_t r = 0; r < index.rows(); ++r) fill(G + r * H + h0, h1 - h0, A(0));
+  }
+
+  // The gradients of the parameters from the finished G. products: (index.rows(), E) scratch.
+  void finish(const A* G, A* products, A* dembedding, A* dweight, A* dbias,
+              const Parallel& parallel) const {
+    const int64_t R = index.rows();
+    for_columns(parallel, H, R * (E + 1), [&](int64_t h0, int64_t h1) {
+      const A one = 1;
+      // Each example counts once at position 0, whatever its token there.
+      if (dbias) gemm<A>(1, h1 - h0, index.first[1], {&one, 0, 0}, G + h0, H, dbias + h0, H, false);
+      for (int64_t t = 0; t < T; ++t) {
+        const int64_t r = index.first[t], count = index.first[t + 1] - r;
+        gemm<A>(h1 - h0, E, count, {G + r * H + h0, 1, H}, rows + r * E, E,
+                dweight + h0 * K + t * E, K, false);
+      }
+    });
+    parallel.run(R, grain_for(E * H), [&](int64_t begin, int64_t end) {
+      index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
+        gemm<A>(e - b, E, H, {G + b * H, H, 1}, weight + t * E, K, products + b * E, E, false);
+      });
+    });
+    fill(dembedding, V * E, A(0));
+    for (int64_t r = 0; r < R; ++r) {
+      A* sum = dembedding + index.token[r] * E;
+      for (int64_t e = 0; e < E; ++e) sum[e] += products[r * E + e];
+    }
+  }
+};
+
+template <class S>
+struct EmbedLinearTanhForward {
+  using A = Accumulate<S>;
+  EmbedLinearTanhPass<S> pass;
+  A *weight_transposed, *table, *hidden_scratch;
+
+  EmbedLinearTanhForward(Workspace& workspace, const EmbedLinearTanh<S>& p) : pass(workspace, p) {
+    weight_transposed = workspace.take<A>(pass.K * pass.H);
+    table = workspace.take<A>(pass.max_rows() * pass.H);
+    hidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * pass.H));
+  }
+
+  void run(S* hidden, const Parallel& parallel) {
+    const int64_t H = pass.H;
+    pass.prepare();
+    pass.project(weight_transposed, table, parallel);
+    A* out = writable(hidden, hidden_scratch);
+    parallel.run(pass.N, grain_for(H * (pass.T + exp_cost)), [&](int64_t begin, int64_t end) {
+      pass.hidden_rows(table, begin, end, out + begin * H);
+      narrow(out + begin * H, (end - begin) * H, hidden + begin * H);
+    });
+  }
+};
+
+template <class S>
+struct EmbedLinearTanhBackward {
+  using A = Accumulate<S>;
+  EmbedLinearTanhPass<S> pass;
+  A *hidden_scratch, *dhidden_scratch, *G, *products;
+  A *dembedding_scratch, *dweight_scratch, *dbias_scratch;
+
+  EmbedLinearTanhBackward(Workspace& workspace, const EmbedLinearTanh<S>& p) : pass(workspace, p) {
+    const int64_t V = pass.V, E = pass.E, H = pass.H, K = pass.K;
+    hidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * H));
+    dhidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * H));
+    G = workspace.take<A>(pass.max_rows() * H);
+    products = workspace.take<A>(pass.max_rows() * E);
+    dembedding_scratch = workspace.take<A>(scratch_size<S>(V * E));
+    dweight_scratch = workspace.take<A>(scratch_size<S>(H * K));
+    dbias_scratch = workspace.take<A>(scratch_size<S>(H));
+  }
+
+  void run(const S* hidden, const S* dhidden, const EmbedLinearTanhGradients<S>& gradients,
+           const Parallel& parallel) {
+    const int64_t N = pass.N, V = pass.V, E = pass.E, H = pass.H, K = pass.K;
+    pass.prepare();
+    const A* y = widened(hidden, N * H, hidden_scratch);
+    const A* dy = widened(dhidden, N * H, dhidden_scratch);
+    for_columns(parallel, H, N * (pass.T + 1), [&](int64_t h0, int64_t h1) {
+      pass.clear_columns(h0, h1, G);
+      pass.scatter_columns(y, dy, 0, N, h0, h1, G);
+    });
+    A* dembedding = writable(gradients.embedding, dembedding_scratch);
+    A* dweight = writable(gradients.weight, dweight_scratch);
+    A* dbias = gradients.bias ? writable(gradients.bias, dbias_scratch) : nullptr;
+    pass.finish(G, products, dembedding, dweight, dbias, parallel);
+    narrow(dembedding, V * E, gradients.embedding);
+    narrow(dweight, H * K, gradients.weight);
+    if (dbias) narrow(dbias, H, gradients.bias);
+  }
+};

@@ -1,0 +1,148 @@
+// loss = cross_entropy(input weightᵀ + bias, target) and, in the same pass over the logits, its
+// gradients.
+//
+// Rows are taken a chunk at a time. First, for rows in parallel: logits, loss, dlogits in the
+// logits' place, dinput = dlogits weight. Then, for columns of H in parallel: dweight += dlogitsᵀ
+// input. A chunk's logits stay in the cache in between, the (N, V) array never exists, and a column
+// of dweight has one owner.
+
+template <class S>
+struct LinearCrossEntropyPass {
+  using A = Accumulate<S>;
+  const LinearCrossEntropy<S>& problem;
+  int64_t N, H, V, chunk;
+  A *weight_scratch, *bias_scratch, *class_weight_scratch;
+  const A *weight = nullptr, *bias = nullptr;
+  A* weight_transposed;  // (H, V)
+  A* logits;             // (chunk, V), then dlogits
+  A* losses;             // (N), unless the caller wants them
+
+  LinearCrossEntropyPass(Workspace& workspace, const LinearCrossEntropy<S>& p)
+      : problem(p), N(p.N), H(p.H), V(p.V), chunk(larger(1, rows_per_chunk(N, V + 2 * H))) {
+    weight_scratch = workspace.take<A>(scratch_size<S>(V * H));
+    bias_scratch = workspace.take<A>(scratch_size<S>(V));
+    class_weight_scratch = workspace.take<A>(scratch_size<S>(V));
+    weight_transposed = workspace.take<A>(H * V);
+    logits = workspace.take<A>(chunk * V * (p.options.softcap > 0 ? 2 : 1));
+    losses = workspace.take<A>(p.options.reduction == Reduction::none ? 0 : N);
+  }
+
+  // What one row's loss and gradient depend on besides the row.
+  struct Rule {
+    SoftmaxLoss<A> softmax;
+    double normalizer;
+    A* losses;  // (N)
+  };
+
+  Rule prepare(A* loss) {
+    weight = widened(problem.weight, V * H, weight_scratch);
+    bias = widened(problem.bias, V, bias_scratch);
+    transpose(V, H, weight, H, weight_transposed);
+    const SoftmaxLoss<A> softmax(V, problem.options, class_weight_scratch);
+    const bool mean = problem.options.reduction == Reduction::mean;
+    return {softmax, mean ? softmax.total_weight(problem.target, N) : 1,
+            problem.options.reduction == Reduction::none ? loss : losses};
+  }
+
+  int64_t row_cost(bool gradients) const { return V * ((gradients ? 2 : 1) * H + 2 * exp_cost); }
+
+  A scale(const Rule& rule, int64_t n) const {
+    const bool per_row = problem.options.reduction == Reduction::none;
+    const A grad_output = problem.grad_output ? problem.grad_output[per_row ? n : 0] : A(1);
+    return A(grad_output / rule.normalizer);
+  }
+
+  // Examples [begin, end) of the chunk that starts at `first`; input, dinput (null: no gradients):
+  // rows of that chunk.
+  void rows(const Rule& rule, int64_t first, int64_t begin, int64_t end, const A* input,
+            A* dinput) const {
+    constexpr int64_t block = 32;
+    for (int64_t b = begin; b < end; b += block) {
+      const int64_t count = smaller(block, end - b);
+      A* x = logits + b * V;
+      for (int64_t n = 0; bias && n < count; ++n) {
+        for (int64_t v = 0; v < V; ++v) x[n * V + v] = bias[v];
+      }
+      gemm<A>(count, V, H, {input + b * H, H, 1}, weight_transposed, V, x, V, bias != nullptr);
+      for (int64_t n = b; n < b + count; ++n)
+        row(rule, first + n, logits + n * V, dinput != nullptr);
+      if (dinput) gemm<A>(count, H, V, {x, V, 1}, weight, H, dinput + b * H, H, false);
+    }
+  }
+
+  // The loss of example n, and its dlogits in the place of its logits x.
+  void row(const Rule& rule, int64_t n, A* x, bool gradient) const {
+    const int64_t target = problem.target[n];
+    if (target == rule.softmax.ignore_index) {
+      rule.losses[n] = 0;
+      if (gradient) fill(x, V, A(0));
+      return;
+    }
+    const bool capped = rule.softmax.softcap > 0;
+    if (capped) rule.softmax.cap(x);
+    const RowSoftmax<A> softmax = row_softmax(x, V);
+    rule.losses[n] = rule.softmax.loss(x, softmax, target);
+    if (!gradient) return;
+    A* caps = x + chunk * V;
+    if (capped) std::memcpy(caps, x, V * sizeof(A));
+    rule.softmax.gradient(x, softmax, target, scale(rule, n), x);
+    if (capped) rule.softmax.cap_gradient(caps, x);
+  }
+
+  // Adds (first chunk: sets) columns [h0, h1) of dweight for a chunk of `count` rows, and all of
+  // dbias with the first columns.
+  void columns(int64_t h0, int64_t h1, int64_t count, bool add, const A* input, A* dweight,
+               A* dbias) const {
+    gemm<A>(V, h1 - h0, count, {logits, 1, V}, input + h0, H, dweight + h0, H, add);
+    const A one = 1;
+    if (dbias && h0 == 0) gemm<A>(1, V, count, {&one, 0, 0}, logits, V, dbias, V, add);
+  }
+};
+
+template <class S>
+struct LinearCrossEntropyKernel {
+  using A = Accumulate<S>;
+  using Gradients = LinearCrossEntropyGradients<S>;
+  LinearCrossEntropyPass<S> pass;
+  A *input_scratch, *dinput_scratch, *dweight_scratch, *dbias_scratch;
+
+  LinearCrossEntropyKernel(Workspace& workspace, const LinearCrossEntropy<S>& p, bool gradients)
+      : pass(workspace, p) {
+    input_scratch = workspace.take<A>(scratch_size<S>(pass.chunk * p.H));
+    dinput_scratch = workspace.take<A>(gradients ? scratch_size<S>(pass.chunk * p.H) : 0);
+    dweight_scratch = workspace.take<A>(gradients ? scratch_size<S>(p.V * p.H) : 0);
+    dbias_scratch = workspace.take<A>(gradients ? scratch_size<S>(p.V) : 0);
+  }
+
+  void run(A* loss, const Gradients* gradients, const Parallel& parallel) {
+    const LinearCrossEntropy<S>& p = pass.problem;
+    const auto rule = pass.prepare(loss);
+    const Gradients none;
+    const Gradients& d = gradients ? *gradients : none;
+    A* dweight = gradients ? writable(d.weight, dweight_scratch) : nullptr;
+    A* dbias = d.bias ? writable(d.bias, dbias_scratch) : nullptr;
+    if (gradients && p.N == 0) {
+      fill(dweight, p.V * p.H, A(0));
+      if (dbias) fill(dbias, p.V, A(0));
+    }
+    for_chunks(p.N, pass.chunk, [&](int64_t first, int64_t last) {
+      const S* input = p.input + first * p.H;
+      A* dinput = gradients ? writable(d.input + first * p.H, dinput_scratch) : nullptr;
+      const A* x = is_wide<S> ? widened(input, 0, input_scratch) : input_scratch;
+      parallel.run(last - first, grain_for(pass.row_cost(gradients != nullptr)),
+                   [&](int64_t begin, int64_t end) {
+                     const int64_t offset = begin * p.H, size = (end - begin) * p.H;
+                     widened(input + offset, size, input_scratch + scratch_size<S>(offset));
+                     pass.rows(rule, first, begin, end, x, dinput);
+                     if (dinput) narrow(dinput + offset, size, d.input + first * p.H + offset);
+                   });
+      if (gradients == nullptr) return;
+      for_columns(parallel, p.H, (last - first) * p.V, [&](int64_t h0, int64_t h1) {
+        pass.columns(h0, h1, last - first, first > 0, x, dweight, dbias);
+      });
+    });
+    reduce_losses(p.options.reduction, rule.losses, p.N, rule.normalizer, loss);
+    if (dweight) narrow(dweight, p.V * p.H, d.weight);
+    if (dbias) narrow(dbias, p.V, d.bias);
+  }
+};

@@ -1,0 +1,93 @@
+// The whole model, its loss and the gradients of all parameters: embed_linear_tanh and
+// linear_cross_entropy joined chunk by chunk, so that the hidden layer and its gradient never leave
+// the caches.
+
+template <class S>
+struct MlpCrossEntropyKernel {
+  using A = Accumulate<S>;
+  using Gradients = MlpCrossEntropyGradients<S>;
+  EmbedLinearTanhPass<S> first_layer;
+  LinearCrossEntropyPass<S> last_layer;
+  int64_t N, H;
+  A *weight_transposed, *table;
+  A *hidden, *dhidden;  // (chunk, H)
+  A *G, *products;
+  A *dembedding, *dweight, *dbias, *doutput_weight, *doutput_bias;
+
+  MlpCrossEntropyKernel(Workspace& workspace, const MlpCrossEntropy<S>& p, bool gradients)
+      : first_layer(workspace, p.hidden),
+        last_layer(workspace, p.output),
+        N(p.hidden.N),
+        H(p.hidden.H) {
+    const int64_t rows = first_layer.max_rows(), E = first_layer.E, K = first_layer.K;
+    const int64_t V = last_layer.V;
+    weight_transposed = workspace.take<A>(K * H);
+    table = workspace.take<A>(rows * H);
+    hidden = workspace.take<A>(last_layer.chunk * H);
+    if (!gradients) return;
+    dhidden = workspace.take<A>(last_layer.chunk * H);
+    G = workspace.take<A>(rows * H);
+    products = workspace.take<A>(rows * E);
+    dembedding = workspace.take<A>(scratch_size<S>(first_layer.V * E));
+    dweight = workspace.take<A>(scratch_size<S>(H * K));
+    dbias = workspace.take<A>(scratch_size<S>(H));
+    doutput_weight = workspace.take<A>(scratch_size<S>(V * H));
+    doutput_bias = workspace.take<A>(scratch_size<S>(V));
+  }
+
+  void run(A* loss, const Gradients* gradients, const Parallel& parallel) {
+    first_layer.prepare();
+    first_layer.project(weight_transposed, table, parallel);
+    const auto rule = last_layer.prepare(loss);
+    if (gradients) place(*gradients);
+    for_chunks(N, last_layer.chunk, [&](int64_t first, int64_t last) {
+      chunk_rows(rule, first, last, gradients != nullptr, parallel);
+      if (gradients) chunk_columns(first, last, parallel);
+    });
+    const LinearCrossEntropy<S>& output = last_layer.problem;
+    reduce_losses(output.options.reduction, rule.losses, N, rule.normalizer, loss);
+    if (gradients) finish(*gradients, parallel);
+  }
+
+ private:
+  // Gradients are computed in their places, or in scratch for 16-bit types.
+  void place(const Gradients& d) {
+    dembedding = writable(d.hidden.embedding, dembedding);
+    dweight = writable(d.hidden.weight, dweight);
+    dbias = d.hidden.bias ? writable(d.hidden.bias, dbias) : nullptr;
+    doutput_weight = writable(d.output.weight, doutput_weight);
+    doutput_bias = d.output.bias ? writable(d.output.bias, doutput_bias) : nullptr;
+    if (N > 0) return;
+    fill(doutput_weight, last_layer.V * H, A(0));
+    if (doutput_bias) fill(doutput_bias, last_layer.V, A(0));
+  }
+
+  template <class Rule>
+  void chunk_rows(const Rule& rule, int64_t first, int64_t last, bool gradients,
+                  const Parallel& parallel) const {
+    const int64_t cost = last_layer.row_cost(gradients) + H * (first_layer.T + exp_cost);
+    parallel.run(last - first, grain_for(cost), [&](int64_t begin, int64_t end) {
+      first_layer.hidden_rows(table, first + begin, first + end, hidden + begin * H);
+      last_layer.rows(rule, first, begin, end, hidden, gradients ? dhidden : nullptr);
+    });
+  }
+
+  void chunk_columns(int64_t first, int64_t last, const Parallel& parallel) const {
+    const int64_t cost = (last - first) * (last_layer.V + first_layer.T + 1);
+    for_columns(parallel, H, cost, [&](int64_t h0, int64_t h1) {
+      last_layer.columns(h0, h1, last - first, first > 0, hidden, doutput_weight, doutput_bias);
+      if (first == 0) first_layer.clear_columns(h0, h1, G);
+      first_layer.scatter_columns(hidden, dhidden, first, last, h0, h1, G);
+    });
+  }
+
+  void finish(const Gradients& d, const Parallel& parallel) const {
+    const int64_t V = last_layer.V;
+    first_layer.finish(G, products, dembedding, dweight, dbias, parallel);
+    narrow(dembedding, first_layer.V * first_layer.E, d.hidden.embedding);
+    narrow(dweight, H * first_layer.K, d.hidden.weight);
+    if (dbias) narrow(dbias, H, d.hidden.bias);
+    narrow(doutput_weight, V * H, d.output.weight);
+    if (doutput_bias) narrow(doutput_bias, V, d.output.bias);
+  }
+};

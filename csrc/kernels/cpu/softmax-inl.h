@@ -1,0 +1,119 @@
+// Softmax cross-entropy of a row of logits: what cross_entropy and linear_cross_entropy share.
+
+inline float log(float x) { return __builtin_logf(x); }
+inline double log(double x) { return __builtin_log(x); }
+
+// The maximum of a row and the sum of exp(x - maximum). Subtracting the maximum leaves the softmax
+// as it is and keeps exp from overflowing: the loss is stable for logits of any size.
+template <class A>
+struct RowSoftmax {
+  A maximum, sum;
+};
+
+template <class A>
+inline RowSoftmax<A> row_softmax(const A* x, int64_t V) {
+  constexpr A lowest = -A(__builtin_inf());
+  Vec<A> largest = constant(lowest);
+  for_vectors<A>(
+      0, V, [&](int64_t v, auto lanes) { largest = max(largest, load(x + v, lanes, lowest)); });
+  const A maximum = largest.reduce_max();
+  Vec<A> sum = constant(A(0));
+  for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
+    sum = sum + exp(load(x + v, lanes, lowest) - constant(maximum));
+  });
+  return {maximum, sum.reduce_add()};
+}
+
+// CrossEntropyOptions in the type arithmetic is done in. With p = softmax(x), target y, class
+// weights w, smoothing s and W = Σ w, the loss of a row is, as in F.cross_entropy,
+//   (1 - s) w_y (-log p_y) + s/V Σ_v w_v (-log p_v) + z_loss logsumexp(x)².
+template <class A>
+struct SoftmaxLoss {
+  int64_t V, ignore_index;
+  A smoothing, z_loss, softcap;
+  const A* class_weight;  // (V) or null
+  A class_weight_sum;
+
+  template <class S>
+  SoftmaxLoss(int64_t V, const CrossEntropyOptions<S>& options, A* class_weight_scratch)
+      : V(V),
+        ignore_index(options.ignore_index),
+        smoothing(A(options.label_smoothing)),
+        z_loss(A(options.z_loss)),
+        softcap(A(options.softcap)),
+        class_weight(widened(options.class_weight, V, class_weight_scratch)),
+        class_weight_sum(A(V)) {
+    if (class_weight) {
+      class_weight_sum = 0;
+      for (int64_t v = 0; v < V; ++v) class_weight_sum += class_weight[v];
+    }
+  }
+
+  A weight_of(int64_t target) const { return class_weight ? class_weight[target] : A(1); }
+
+  // Σ w_target over the tokens that count: what Reduction::mean divides by.
+  double total_weight(Ids target, int64_t N) const {
+    double total = 0;
+    for (int64_t n = 0; n < N; ++n) {
+      if (target[n] != ignore_index) total += weight_of(target[n]);
+    }
+    return total;
+  }
+
+  // softcap * tanh(x / softcap), in place.
+  void cap(A* x) const {
+    const Vec<A> limit = constant(softcap);
+    for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
+      store(x + v, limit * tanh(load(x + v, lanes) / limit), lanes);
+    });
+  }
+
+  A loss(const A* x, RowSoftmax<A> row, int64_t target) const {
+    const A log_sum = log(row.sum);
+    A total = (1 - smoothing) * weight_of(target) * (log_sum - (x[target] - row.maximum));
+    if (smoothing > 0) {
+      A smooth = 0;
+      for (int64_t v = 0; v < V; ++v) smooth += weight_of(v) * (log_sum - (x[v] - row.maximum));
+      total += smoothing / A(V) * smooth;
+    }
+    const A log_sum_exp = row.maximum + log_sum;
+    if (z_loss != 0) total += z_loss * log_sum_exp * log_sum_exp;
+    return total;
+  }
+
+  // dx = scale * d loss / d x; dx may be x.
+  void gradient(const A* x, RowSoftmax<A> row, int64_t target, A scale, A* dx) const {
+    const A hit = scale * (1 - smoothing) * weight_of(target);
+    const A spread = scale * smoothing / A(V);
+    const A pull =
+        hit + spread * class_weight_sum + scale * 2 * z_loss * (row.maximum + log(row.sum));
+    const Vec<A> factor = constant(pull / row.sum);
+    for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
+      const Vec<A> e = exp(load(x + v, lanes) - constant(row.maximum));
+      store(dx + v, factor * e, lanes);
+    });
+    if (smoothing > 0) {
+      for (int64_t v = 0; v < V; ++v) dx[v] -= spread * weight_of(v);
+    }
+    dx[target] -= hit;
+  }
+
+  // The derivative of `cap`, given its results: dx *= 1 - (capped / softcap)².
+  void cap_gradient(const A* capped, A* dx) const {
+    const Vec<A> inverse = constant(1 / softcap);
+    for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
+      const Vec<A> ratio = load(capped + v, lanes) * inverse;
+      store(dx + v, load(dx + v, lanes) * (constant(A(1)) - ratio * ratio), lanes);
+    });
+  }
+};
+
+// Reduction::none keeps the losses of the rows; the others end in one number.
+template <class A>
+inline void reduce_losses(Reduction reduction, const A* losses, int64_t N, double normalizer,
+                          A* out) {
+  if (reduction == Reduction::none) return;
+  double sum = 0;
+  for (int64_t n = 0; n < N; ++n) sum += losses[n];
+  *out = A(sum / normalizer);
+}

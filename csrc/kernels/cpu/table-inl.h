@@ -1,0 +1,73 @@
+// The KernelTable of the instruction set whose source file includes this: each entry makes the
+// kernel's scratch layout and runs it.
+
+template <class S>
+constexpr Kernels<S> make_kernels() {
+  using A = Accumulate<S>;
+  Kernels<S> k{};
+  k.exp = [](int64_t n, const A* in, A* out) {
+    for_vectors<A>(0, n,
+                   [&](int64_t i, auto lanes) { store(out + i, exp(load(in + i, lanes)), lanes); });
+  };
+  k.tanh = [](int64_t n, const A* in, A* out) {
+    for_vectors<A>(
+        0, n, [&](int64_t i, auto lanes) { store(out + i, tanh(load(in + i, lanes)), lanes); });
+  };
+  k.embed_linear_tanh_forward_workspace = [](const EmbedLinearTanh<S>& p) {
+    return measure<EmbedLinearTanhForward<S>>(p);
+  };
+  k.embed_linear_tanh_forward = [](const EmbedLinearTanh<S>& p, S* hidden, void* workspace,
+                                   const Parallel& parallel) {
+    make<EmbedLinearTanhForward<S>>(workspace, p).run(hidden, parallel);
+  };
+  k.embed_linear_tanh_backward_workspace = [](const EmbedLinearTanh<S>& p) {
+    return measure<EmbedLinearTanhBackward<S>>(p);
+  };
+  k.embed_linear_tanh_backward = [](const EmbedLinearTanh<S>& p, const S* hidden, const S* dhidden,
+                                    const EmbedLinearTanhGradients<S>& gradients, void* workspace,
+                                    const Parallel& parallel) {
+    make<EmbedLinearTanhBackward<S>>(workspace, p).run(hidden, dhidden, gradients, parallel);
+  };
+  k.cross_entropy_forward_workspace = [](const CrossEntropy<S>& p) {
+    return measure<CrossEntropyForward<S>>(p);
+  };
+  k.cross_entropy_forward = [](const CrossEntropy<S>& p, A* loss, A* softmax, void* workspace,
+                               const Parallel& parallel) {
+    make<CrossEntropyForward<S>>(workspace, p).run(loss, softmax, parallel);
+  };
+  k.cross_entropy_backward_workspace = [](const CrossEntropy<S>& p) {
+    return measure<CrossEntropyBackward<S>>(p);
+  };
+  k.cross_entropy_backward = [](const CrossEntropy<S>& p, const A* softmax, const A* grad_output,
+                                S* dinput, void* workspace, const Parallel& parallel) {
+    make<CrossEntropyBackward<S>>(workspace, p).run(softmax, grad_output, dinput, parallel);
+  };
+  k.linear_cross_entropy_workspace = [](const LinearCrossEntropy<S>& p, bool gradients) {
+    return measure<LinearCrossEntropyKernel<S>>(p, gradients);
+  };
+  k.linear_cross_entropy = [](const LinearCrossEntropy<S>& p, A* loss,
+                              const LinearCrossEntropyGradients<S>* gradients, void* workspace,
+                              const Parallel& parallel) {
+    make<LinearCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
+        .run(loss, gradients, parallel);
+  };
+  k.mlp_cross_entropy_workspace = [](const MlpCrossEntropy<S>& p, bool gradients) {
+    return measure<MlpCrossEntropyKernel<S>>(p, gradients);
+  };
+  k.mlp_cross_entropy = [](const MlpCrossEntropy<S>& p, A* loss,
+                           const MlpCrossEntropyGradients<S>* gradients, void* workspace,
+                           const Parallel& parallel) {
+    make<MlpCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
+        .run(loss, gradients, parallel);
+  };
+  return k;
+}
+
+constexpr KernelTable make_table(const char* isa) {
+  return {isa,
+          Vec<float>::size,
+          make_kernels<float>(),
+          make_kernels<double>(),
+          make_kernels<bfloat16>(),
+          make_kernels<float16>()};
+}

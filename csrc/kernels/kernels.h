@@ -1,0 +1,196 @@
+// THE contract between the kernels and whoever calls them (csrc/ops, csrc/engine, tests/cpp).
+//
+// Every kernel takes pointers and sizes and writes numbers. None of them allocates, throws, prints
+// or keeps state. All arrays are dense and row-major; a shape stands behind each pointer. Outputs
+// are overwritten, never accumulated into, and may not overlap inputs or each other.
+//
+// Storage types S are float, double, bfloat16 and float16; arithmetic is done in Accumulate<S>,
+// which is double for double and float for the others.
+//
+// Determinism: each output element is computed by exactly one task, which adds its terms in an
+// order that depends on the sizes alone. The same inputs give the same bits, whatever `Parallel`
+// does with the tasks and however many threads it has. Different instruction sets may differ in the
+// last bits.
+//
+// Ids (tokens, targets) must be in range: the caller checks them (csrc/ops/checks.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/half.h"
+#include "kernels/parallel.h"
+
+namespace pymlp {
+
+template <class S>
+struct AccumulateOf {
+  using type = float;
+};
+template <>
+struct AccumulateOf<double> {
+  using type = double;
+};
+template <class S>
+using Accumulate = typename AccumulateOf<S>::type;
+
+// Ids as the user stores them: int64 or int32.
+struct Ids {
+  const void* data = nullptr;
+  bool is_int64 = true;
+
+  // Inlined always: compiled for one instruction set it must not serve another.
+  __attribute__((always_inline)) int64_t operator[](int64_t i) const {
+    return is_int64 ? static_cast<const int64_t*>(data)[i] : static_cast<const int32_t*>(data)[i];
+  }
+};
+
+// hidden = tanh(concat_t(embedding[tokens[:, t]]) weightᵀ + bias)
+template <class S>
+struct EmbedLinearTanh {
+  int64_t N, T, V, E, H;         // examples, block_size, vocab_size, n_embd, n_hidden
+  Ids tokens;                    // (N, T)
+  const S* embedding = nullptr;  // (V, E)
+  const S* weight = nullptr;     // (H, T*E)
+  const S* bias = nullptr;       // (H), or null for none
+};
+
+template <class S>
+struct EmbedLinearTanhGradients {
+  S* embedding = nullptr;  // (V, E)
+  S* weight = nullptr;     // (H, T*E)
+  S* bias = nullptr;       // (H), or null for none
+};
+
+enum class Reduction : int64_t { none = 0, mean = 1, sum = 2 };
+
+// What F.cross_entropy calls its options, and two of its common extensions.
+template <class S>
+struct CrossEntropyOptions {
+  const S* class_weight = nullptr;  // (V), or null: all ones
+  int64_t ignore_index = -100;
+  Reduction reduction = Reduction::mean;
+  double label_smoothing = 0;
+  double z_loss = 0;   // adds z_loss * logsumexp² to the loss of each token
+  double softcap = 0;  // if > 0: logits are replaced by softcap * tanh(logits / softcap)
+};
+
+// loss = cross_entropy(input, target)
+template <class S>
+struct CrossEntropy {
+  int64_t N, V;
+  const S* input = nullptr;  // (N, V)
+  Ids target;                // (N)
+  CrossEntropyOptions<S> options;
+};
+
+// loss = cross_entropy(input weightᵀ + bias, target)
+template <class S>
+struct LinearCrossEntropy {
+  int64_t N, H, V;
+  const S* input = nullptr;   // (N, H)
+  const S* weight = nullptr;  // (V, H)
+  const S* bias = nullptr;    // (V), or null for none
+  Ids target;                 // (N)
+  CrossEntropyOptions<S> options;
+  // What the gradients are multiplied with: (N) for Reduction::none, else (1); null: ones.
+  const Accumulate<S>* grad_output = nullptr;
+};
+
+template <class S>
+struct LinearCrossEntropyGradients {
+  S* input = nullptr;   // (N, H)
+  S* weight = nullptr;  // (V, H)
+  S* bias = nullptr;    // (V), or null for none
+};
+
+// The whole model and its loss: embed_linear_tanh, then linear_cross_entropy on its result.
+// output.input is not used: the hidden layer lives in the workspace, a chunk of rows at a time.
+template <class S>
+struct MlpCrossEntropy {
+  EmbedLinearTanh<S> hidden;
+  LinearCrossEntropy<S> output;
+};
+
+template <class S>
+struct MlpCrossEntropyGradients {
+  EmbedLinearTanhGradients<S> hidden;
+  LinearCrossEntropyGradients<S> output;  // .input is not used
+};
+
+// The kernels of one storage type for one instruction set. `workspace` holds at least as many bytes
+// as the kernel's `_workspace` function says, aligned to 64; its contents are scratch.
+template <class S>
+struct Kernels {
+  using A = Accumulate<S>;
+
+  // out[i] = exp(in[i]), tanh(in[i]); error bounds are stated in cpu/math-inl.h.
+  void (*exp)(int64_t n, const A* in, A* out);
+  void (*tanh)(int64_t n, const A* in, A* out);
+
+  // hidden: (N, H).
+  size_t (*embed_linear_tanh_forward_workspace)(const EmbedLinearTanh<S>&);
+  void (*embed_linear_tanh_forward)(const EmbedLinearTanh<S>&, S* hidden, void* workspace,
+                                    const Parallel&);
+  // hidden (the forward's result), dhidden: (N, H).
+  size_t (*embed_linear_tanh_backward_workspace)(const EmbedLinearTanh<S>&);
+  void (*embed_linear_tanh_backward)(const EmbedLinearTanh<S>&, const S* hidden, const S* dhidden,
+                                     const EmbedLinearTanhGradients<S>&, void* workspace,
+                                     const Parallel&);
+
+  // loss: (N) for Reduction::none, else (1). softmax: (N, 2), each row's maximum and sum of
+  // exp(input - maximum), all that the backward needs besides the input.
+  size_t (*cross_entropy_forward_workspace)(const CrossEntropy<S>&);
+  void (*cross_entropy_forward)(const CrossEntropy<S>&, A* loss, A* softmax, void* workspace,
+                                const Parallel&);
+  // grad_output: (N) for Reduction::none, else (1). dinput: (N, V).
+  size_t (*cross_entropy_backward_workspace)(const CrossEntropy<S>&);
+  void (*cross_entropy_backward)(const CrossEntropy<S>&, const A* softmax, const A* grad_output,
+                                 S* dinput, void* workspace, const Parallel&);
+
+  // loss: (N) for Reduction::none, else (1). gradients: those of sum(grad_output * loss), or null
+  // for the loss alone.
+  size_t (*linear_cross_entropy_workspace)(const LinearCrossEntropy<S>&, bool gradients);
+  void (*linear_cross_entropy)(const LinearCrossEntropy<S>&, A* loss,
+                               const LinearCrossEntropyGradients<S>* gradients, void* workspace,
+                               const Parallel&);
+
+  // The same for the whole model.
+  size_t (*mlp_cross_entropy_workspace)(const MlpCrossEntropy<S>&, bool gradients);
+  void (*mlp_cross_entropy)(const MlpCrossEntropy<S>&, A* loss,
+                            const MlpCrossEntropyGradients<S>* gradients, void* workspace,
+                            const Parallel&);
+};
+
+// All kernels of one instruction set. lanes is the number of floats in a vector as the compiler saw
+// it in that set's source file, so that a test can tell which code it runs.
+struct KernelTable {
+  const char* isa;
+  int lanes;
+  Kernels<float> float32;
+  Kernels<double> float64;
+  Kernels<bfloat16> bf16;
+  Kernels<float16> f16;
+
+  template <class S>
+  const Kernels<S>& of() const;
+};
+
+template <>
+inline const Kernels<float>& KernelTable::of() const {
+  return float32;
+}
+template <>
+inline const Kernels<double>& KernelTable::of() const {
+  return float64;
+}
+template <>
+inline const Kernels<bfloat16>& KernelTable::of() const {
+  return bf16;
+}
+template <>
+inline const Kernels<float16>& KernelTable::of() const {
+  return f16;
+}
+
+}  // namespace pymlp

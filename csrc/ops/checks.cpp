@@ -1,0 +1,113 @@
+#include "ops/checks.h"
+
+#include <string>
+
+namespace pymlp {
+namespace {
+
+const char* dtype_name(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return "float64";
+    case ScalarType::Float:
+      return "float32";
+    case ScalarType::BFloat16:
+      return "bfloat16";
+    case ScalarType::Half:
+      return "float16";
+    case ScalarType::Long:
+      return "int64";
+    case ScalarType::Int:
+      return "int32";
+    case ScalarType::Bool:
+      return "bool";
+    default:
+      return "another dtype";
+  }
+}
+
+template <class Sizes>
+std::string shape_name(const Sizes& sizes) {
+  std::string text = "(";
+  for (int64_t size : sizes) text += std::to_string(size) + ", ";
+  if (text.size() > 1) text.resize(text.size() - 2);
+  return text + ")";
+}
+
+template <class Id>
+int64_t first_bad(const Id* ids, int64_t n, int64_t count, const std::optional<int64_t>& ignored) {
+  bool bad = false;
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t id = ids[i];
+    bad |=
+        static_cast<uint64_t>(id) >= static_cast<uint64_t>(count) && !(ignored && id == *ignored);
+  }
+  if (!bad) return -1;
+  for (int64_t i = 0;; ++i) {
+    const int64_t id = ids[i];
+    if ((id < 0 || id >= count) && !(ignored && id == *ignored)) return i;
+  }
+}
+
+}  // namespace
+
+void check_floating(const Argument& a) {
+  const ScalarType dtype = a.tensor.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
+                      dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
+                  "pymlp.", a.op, ": ", a.name,
+                  " must be float64, float32, bfloat16 or float16, got ", dtype_name(dtype));
+}
+
+void check_dtype(const Argument& a, ScalarType expected, const char* like) {
+  const ScalarType dtype = a.tensor.scalar_type();
+  STD_TORCH_CHECK(dtype == expected, "pymlp.", a.op, ": ", a.name, " must be ",
+                  dtype_name(expected), " like ", like, ", got ", dtype_name(dtype));
+}
+
+void check_shape(const Argument& a, std::initializer_list<int64_t> expected) {
+  bool equal = a.tensor.dim() == static_cast<int64_t>(expected.size());
+  int64_t i = 0;
+  for (int64_t size : expected) {
+    equal = equal && a.tensor.size(i) == size;
+    ++i;
+  }
+  if (!equal) {
+    STD_TORCH_CHECK(false, "pymlp.", a.op, ": ", a.name, " must have shape ", shape_name(expected),
+                    ", got ", shape_name(a.tensor.sizes()));
+  }
+}
+
+void check_dim(const Argument& a, int64_t expected) {
+  if (a.tensor.dim() != expected) {
+    STD_TORCH_CHECK(false, "pymlp.", a.op, ": ", a.name, " must have ", expected,
+                    " dimensions, got shape ", shape_name(a.tensor.sizes()));
+  }
+}
+
+void check_integer(const Argument& a) {
+  const ScalarType dtype = a.tensor.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Long || dtype == ScalarType::Int, "pymlp.", a.op, ": ",
+                  a.name, " must be int64 or int32, got ", dtype_name(dtype));
+}
+
+void check_ids(const Argument& a, int64_t count, std::optional<int64_t> ignored) {
+  const Ids values = ids(a.tensor);
+  const int64_t n = a.tensor.numel();
+  const int64_t bad = values.is_int64
+                          ? first_bad(static_cast<const int64_t*>(values.data), n, count, ignored)
+                          : first_bad(static_cast<const int32_t*>(values.data), n, count, ignored);
+  if (bad >= 0) {
+    const std::string except = ignored ? " or ignore_index " + std::to_string(*ignored) : "";
+    STD_TORCH_CHECK(false, "pymlp.", a.op, ": ", a.name, " must be in [0, ", count, ")", except,
+                    ", got ", values[bad], " at flat index ", bad);
+  }
+}
+
+Reduction check_reduction(const char* op, int64_t reduction) {
+  STD_TORCH_CHECK(reduction >= 0 && reduction <= 2, "pymlp.", op,
+                  ": reduction must be 0 (none), 1 (mean) or 2 (sum), got ", reduction);
+  return static_cast<Reduction>(reduction);
+}
+
+}  // namespace pymlp

@@ -1,0 +1,37 @@
+// Argument checks shared by all ops. Every message names the op, the argument, what was expected
+// and what came.
+#pragma once
+
+#include <initializer_list>
+#include <optional>
+
+#include "ops/tensors.h"
+
+namespace pymlp {
+
+// A tensor argument with the names that messages need.
+struct Argument {
+  const char* op;
+  const char* name;
+  const Tensor& tensor;
+};
+
+// float64, float32, bfloat16 or float16.
+void check_floating(const Argument& argument);
+
+// The dtype of another argument.
+void check_dtype(const Argument& argument, ScalarType expected, const char* like);
+
+void check_shape(const Argument& argument, std::initializer_list<int64_t> expected);
+void check_dim(const Argument& argument, int64_t expected);
+
+// int64 or int32.
+void check_integer(const Argument& argument);
+
+// Every id in [0, count), or equal to *ignored.
+void check_ids(const Argument& argument, int64_t count,
+               std::optional<int64_t> ignored = std::nullopt);
+
+Reduction check_reduction(const char* op, int64_t reduction);
+
+}  // namespace pymlp

@@ -1,0 +1,51 @@
+// Every schema on one screen. The functions that implement them carry the same names, each in its
+// own file. Forward and backward are ops of their own; pymlp/functional.py ties them together for
+// autograd.
+//
+// reduction: 0 none, 1 mean, 2 sum. Losses come in the type arithmetic is done in: float64 for
+// float64, else float32. A forward_backward op returns the loss and the gradients of
+// sum(grad_output * loss); without grad_output, those of the loss.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(pymlp, m) {
+  m.def(
+      "embed_linear_tanh_forward(Tensor tokens, Tensor embedding, Tensor weight, Tensor? bias) -> "
+      "Tensor");
+  m.def(
+      "embed_linear_tanh_backward(Tensor tokens, Tensor embedding, Tensor weight, Tensor hidden, "
+      "Tensor dhidden)"
+      " -> (Tensor dembedding, Tensor dweight, Tensor dbias)");
+  m.def(
+      "cross_entropy_forward(Tensor input, Tensor target, Tensor? weight, int ignore_index, int "
+      "reduction, "
+      "float label_smoothing) -> (Tensor loss, Tensor softmax)");
+  m.def(
+      "cross_entropy_backward(Tensor grad_output, Tensor input, Tensor target, Tensor softmax, "
+      "Tensor? weight, "
+      "int ignore_index, int reduction, float label_smoothing) -> Tensor");
+  m.def(
+      "linear_cross_entropy_forward(Tensor input, Tensor linear_weight, Tensor? linear_bias, "
+      "Tensor target, "
+      "Tensor? weight, int ignore_index, int reduction, float label_smoothing, float z_loss, float "
+      "softcap)"
+      " -> Tensor");
+  m.def(
+      "linear_cross_entropy_forward_backward(Tensor? grad_output, Tensor input, Tensor "
+      "linear_weight, "
+      "Tensor? linear_bias, Tensor target, Tensor? weight, int ignore_index, int reduction, "
+      "float label_smoothing, float z_loss, float softcap)"
+      " -> (Tensor loss, Tensor dinput, Tensor dlinear_weight, Tensor dlinear_bias)");
+  m.def(
+      "mlp_cross_entropy_forward(Tensor tokens, Tensor targets, Tensor embedding, Tensor "
+      "hidden_weight, "
+      "Tensor? hidden_bias, Tensor output_weight, Tensor? output_bias, int ignore_index, int "
+      "reduction, "
+      "float label_smoothing) -> Tensor");
+  m.def(
+      "mlp_cross_entropy_forward_backward(Tensor? grad_output, Tensor tokens, Tensor targets, "
+      "Tensor embedding, Tensor hidden_weight, Tensor? hidden_bias, Tensor output_weight, Tensor? "
+      "output_bias, int ignore_index, "
+      "int reduction, float label_smoothing) -> (Tensor loss, Tensor dembedding, Tensor "
+      "dhidden_weight, "
+      "Tensor dhidden_bias, Tensor doutput_weight, Tensor doutput_bias)");
+}

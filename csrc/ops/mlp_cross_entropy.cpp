@@ -1,0 +1,111 @@
+// The whole model and its loss in one op: check -> allocate -> call.
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "ops/embed_linear_tanh.h"
+#include "ops/linear_cross_entropy.h"
+
+namespace pymlp {
+namespace {
+
+constexpr const char* op = "mlp_cross_entropy";
+
+struct MlpTensors {
+  const Tensor& tokens;   // (N, T)
+  const Tensor& targets;  // (N)
+  const Tensor& embedding;
+  const Tensor& hidden_weight;
+  const std::optional<Tensor>& hidden_bias;
+  const Tensor& output_weight;
+  const std::optional<Tensor>& output_bias;
+};
+
+struct Gradients {
+  Tensor embedding, hidden_weight, hidden_bias, output_weight, output_bias;
+
+  explicit Gradients(const MlpTensors& in)
+      : embedding(empty({in.embedding.size(0), in.embedding.size(1)}, in.embedding.scalar_type())),
+        hidden_weight(empty({in.hidden_weight.size(0), in.hidden_weight.size(1)},
+                            in.embedding.scalar_type())),
+        hidden_bias(empty({in.hidden_weight.size(0)}, in.embedding.scalar_type())),
+        output_weight(empty({in.output_weight.size(0), in.output_weight.size(1)},
+                            in.embedding.scalar_type())),
+        output_bias(empty({in.output_weight.size(0)}, in.embedding.scalar_type())) {}
+
+  template <class S>
+  MlpCrossEntropyGradients<S> pointers() const {
+    return {
+        {mutable_data<S>(embedding), mutable_data<S>(hidden_weight), mutable_data<S>(hidden_bias)},
+        {nullptr, mutable_data<S>(output_weight), mutable_data<S>(output_bias)}};
+  }
+};
+
+// gradients: null for the loss alone.
+Tensor mlp_cross_entropy(const MlpTensors& in, const CrossEntropySettings& settings,
+                         const std::optional<Tensor>& grad_output, const Gradients* gradients) {
+  STD_TORCH_CHECK(settings.reduction != Reduction::none, "pymlp.", op,
+                  ": reduction must be mean or sum");
+  check_dim({op, "tokens", in.tokens}, 2);
+  const EmbedLinearTanhArguments hidden(op,
+                                        {in.tokens, in.embedding, in.hidden_weight, in.hidden_bias},
+                                        {"hidden_weight", "hidden_bias"});
+  const ScalarType dtype = in.embedding.scalar_type();
+  const LinearArguments output(op, in.output_weight, in.output_bias, in.hidden_weight.size(0),
+                               dtype, {"output_weight", "output_bias", "embedding"});
+  const Tensor targets = check_target({op, "targets", in.targets}, in.tokens.size(0), output.V(),
+                                      settings.ignore_index);
+  std::optional<Tensor> grad;
+  if (grad_output) grad = settings.check_grad_output(op, *grad_output, in.tokens.size(0), dtype);
+  const Tensor loss = settings.empty_loss(in.tokens.size(0), accumulate_type(dtype));
+  with_storage_type(dtype, [&](auto tag) {
+    using S = decltype(tag);
+    using A = Accumulate<S>;
+    const Kernels<S>& kernels = active_kernels().of<S>();
+    const MlpCrossEntropy<S> problem{
+        hidden.problem<S>(), output.problem<S>(hidden.examples(), nullptr, targets,
+                                               settings.options<S>(nullptr), data<A>(grad))};
+    MlpCrossEntropyGradients<S> out;
+    if (gradients) out = gradients->pointers<S>();
+    const Scratch scratch(kernels.mlp_cross_entropy_workspace(problem, gradients != nullptr));
+    kernels.mlp_cross_entropy(problem, mutable_data<A>(loss), gradients ? &out : nullptr,
+                              scratch.get(), TorchParallel());
+  });
+  return loss;
+}
+
+Tensor mlp_cross_entropy_forward(const Tensor& tokens, const Tensor& targets,
+                                 const Tensor& embedding, const Tensor& hidden_weight,
+                                 const std::optional<Tensor>& hidden_bias,
+                                 const Tensor& output_weight,
+                                 const std::optional<Tensor>& output_bias, int64_t ignore_index,
+                                 int64_t reduction, double label_smoothing) {
+  return mlp_cross_entropy(
+      {tokens, targets, embedding, hidden_weight, hidden_bias, output_weight, output_bias},
+      CrossEntropySettings(op, ignore_index, reduction, label_smoothing), std::nullopt, nullptr);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_cross_entropy_forward_backward(
+    const std::optional<Tensor>& grad_output, const Tensor& tokens, const Tensor& targets,
+    const Tensor& embedding, const Tensor& hidden_weight, const std::optional<Tensor>& hidden_bias,
+    const Tensor& output_weight, const std::optional<Tensor>& output_bias, int64_t ignore_index,
+    int64_t reduction, double label_smoothing) {
+  const MlpTensors in{tokens,      targets,       embedding,  hidden_weight,
+                      hidden_bias, output_weight, output_bias};
+  check_dim({op, "embedding", embedding}, 2);
+  check_dim({op, "hidden_weight", hidden_weight}, 2);
+  check_dim({op, "output_weight", output_weight}, 2);
+  const Gradients d(in);
+  const Tensor loss = mlp_cross_entropy(
+      in, CrossEntropySettings(op, ignore_index, reduction, label_smoothing), grad_output, &d);
+  return {loss, d.embedding, d.hidden_weight, d.hidden_bias, d.output_weight, d.output_bias};
+}
+
+}  // namespace
+}  // namespace pymlp
+
+STABLE_TORCH_LIBRARY_IMPL(pymlp, CPU, m) {
+  m.impl("mlp_cross_entropy_forward", TORCH_BOX(&pymlp::mlp_cross_entropy_forward));
+  m.impl("mlp_cross_entropy_forward_backward",
+         TORCH_BOX(&pymlp::mlp_cross_entropy_forward_backward));
+}

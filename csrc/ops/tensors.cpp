@@ -1,0 +1,37 @@
+#include "ops/tensors.h"
+
+namespace pymlp {
+
+Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype) {
+  constexpr int64_t most = 64;
+  STD_TORCH_CHECK(dim <= most, "pymlp: a tensor of ", dim, " dimensions; at most ", most);
+  int64_t strides[most];
+  int64_t stride = 1;
+  for (int64_t i = dim - 1; i >= 0; --i) {
+    strides[i] = stride;
+    stride *= shape[i] > 0 ? shape[i] : 1;
+  }
+  int32_t code = aoti_torch_dtype_float32();
+  if (dtype == ScalarType::Double) code = aoti_torch_dtype_float64();
+  if (dtype == ScalarType::BFloat16) code = aoti_torch_dtype_bfloat16();
+  if (dtype == ScalarType::Half) code = aoti_torch_dtype_float16();
+  if (dtype == ScalarType::Byte) code = aoti_torch_dtype_uint8();
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(dim, shape, strides, code,
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);  // takes ownership
+}
+
+Tensor empty(std::initializer_list<int64_t> shape, ScalarType dtype) {
+  return empty(shape.begin(), static_cast<int64_t>(shape.size()), dtype);
+}
+
+void TorchParallel::run(int64_t total, int64_t grain, RangeBody body) const {
+  if (total <= grain) {
+    if (total > 0) body(0, total);
+  } else {
+    torch::stable::parallel_for(0, total, grain, body);
+  }
+}
+
+}  // namespace pymlp

@@ -1,0 +1,84 @@
+// What every op needs to get from torch tensors to kernels: output tensors, scratch, threads,
+// dtypes.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <initializer_list>
+#include <optional>
+
+#include "kernels/dispatch.h"
+
+namespace pymlp {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Uninitialised and contiguous, on the CPU. The C shim skips the dispatcher, about half of the cost
+// of torch::stable::empty.
+Tensor empty(std::initializer_list<int64_t> shape, ScalarType dtype);
+Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype);
+
+inline Tensor dense(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// Scratch for one kernel call, from torch's allocator.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) : bytes_(empty({static_cast<int64_t>(bytes)}, ScalarType::Byte)) {}
+  void* get() const { return bytes_.mutable_data_ptr(); }
+
+ private:
+  Tensor bytes_;
+};
+
+// torch's own thread pool: as many threads as torch.set_num_threads says.
+class TorchParallel final : public Parallel {
+ public:
+  void run(int64_t total, int64_t grain, RangeBody body) const override;
+};
+
+template <class S>
+constexpr ScalarType scalar_type() {
+  if constexpr (std::is_same<S, double>::value) return ScalarType::Double;
+  if constexpr (std::is_same<S, float>::value) return ScalarType::Float;
+  if constexpr (std::is_same<S, bfloat16>::value) return ScalarType::BFloat16;
+  if constexpr (std::is_same<S, float16>::value) return ScalarType::Half;
+}
+
+template <class S>
+const S* data(const Tensor& tensor) {
+  return static_cast<const S*>(tensor.const_data_ptr());
+}
+template <class S>
+const S* data(const std::optional<Tensor>& tensor) {
+  return tensor ? data<S>(*tensor) : nullptr;
+}
+template <class S>
+S* mutable_data(const Tensor& tensor) {
+  return static_cast<S*>(tensor.mutable_data_ptr());
+}
+
+inline Ids ids(const Tensor& tensor) {
+  return {tensor.const_data_ptr(), tensor.scalar_type() == ScalarType::Long};
+}
+
+// body(S{}) with S the storage type of dtype. The caller has checked it with check_floating.
+template <class Body>
+auto with_storage_type(ScalarType dtype, const Body& body) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return body(double{});
+    case ScalarType::BFloat16:
+      return body(bfloat16{});
+    case ScalarType::Half:
+      return body(float16{});
+    default:
+      return body(float{});
+  }
+}
+
+}  // namespace pymlp

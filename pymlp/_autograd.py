@@ -1,0 +1,264 @@
+"""The autograd Functions that tie forward and backward ops together.
+
+Each Function calls one native op per direction. Two things are left to the same formula in plain
+PyTorch (`pymlp.reference`), which is right by construction: derivatives of the backward itself
+(``create_graph=True``), and backward passes under torch.func transforms. They cost speed only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from pymlp import reference
+from pymlp._library import ops
+
+# Private, but the only way to ask; the same in every torch this library supports.
+in_functorch: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+embed_linear_tanh_forward = ops.embed_linear_tanh_forward.default
+embed_linear_tanh_backward = ops.embed_linear_tanh_backward.default
+cross_entropy_forward = ops.cross_entropy_forward.default
+cross_entropy_backward = ops.cross_entropy_backward.default
+linear_cross_entropy_forward = ops.linear_cross_entropy_forward.default
+linear_cross_entropy_forward_backward = ops.linear_cross_entropy_forward_backward.default
+mlp_cross_entropy_forward = ops.mlp_cross_entropy_forward.default
+mlp_cross_entropy_forward_backward = ops.mlp_cross_entropy_forward_backward.default
+
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+_REDUCTION_NAMES = tuple(REDUCTIONS)
+
+
+def _needs_formula() -> bool:
+    """Whether a backward must itself be differentiable or transformable."""
+    return torch.is_grad_enabled() or in_functorch()
+
+
+def _formula_gradients(
+    formula: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad_output: Tensor
+) -> list[Tensor | None]:
+    """Gradients of ``formula(*inputs)`` as differentiable functions of inputs and grad_output."""
+    with torch.enable_grad():
+        # Aliases, so that a tensor passed twice gets the gradient of each of its places.
+        aliases = [x.view_as(x) if x is not None and x.requires_grad else x for x in inputs]
+        wanted = [i for i, x in enumerate(inputs) if x is not None and x.requires_grad]
+        found = torch.autograd.grad(
+            formula(*aliases), [aliases[i] for i in wanted], grad_output, create_graph=True
+        )
+    gradients: list[Tensor | None] = [None] * len(inputs)
+    for i, gradient in zip(wanted, found, strict=True):
+        gradients[i] = gradient
+    return gradients
+
+
+def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: list[Tensor]) -> None:
+    """Save the inputs, and gradients that the forward has already computed.
+
+    In eager mode the gradients are kept outside of save_for_backward, so that the first backward can
+    hand them over without a copy; a later one (retain_graph) computes them again.
+    """
+    ctx.n_inputs = len(inputs)
+    if torch.compiler.is_compiling():
+        ctx.save_for_backward(*inputs, *gradients)
+    else:
+        ctx.save_for_backward(*inputs)
+        ctx.gradients = gradients
+
+
+def _take(ctx: Any, grad_output: Tensor) -> list[Tensor]:
+    """The forward's gradients times grad_output; empty if there are none to take."""
+    if torch.compiler.is_compiling():
+        return [g * grad_output.to(g.dtype) for g in ctx.saved_tensors[ctx.n_inputs :]]
+    gradients: list[Tensor] = ctx.gradients
+    ctx.gradients = []
+    if gradients and grad_output.item() != 1.0:
+        for gradient in gradients:
+            gradient.mul_(grad_output)
+    return gradients
+
+
+def _worth_precomputing(dtype: torch.dtype, reduction: int) -> bool:
+    """Whether the forward should compute the gradients, before their scale is known.
+
+    Not where rows are scaled one by one, nor in 16 bits, where the factors of loss scaling must
+    come before rounding.
+    """
+    return reduction != 0 and dtype in (torch.float32, torch.float64)
+
+
+class EmbedLinearTanh(Function):
+    """embed_linear_tanh(tokens, embedding, weight, bias)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tokens: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        hidden: Tensor = embed_linear_tanh_forward(tokens, embedding, weight, bias)
+        ctx.save_for_backward(tokens, embedding, weight, bias, hidden)
+        return hidden
+
+    @staticmethod
+    def backward(ctx: Any, dhidden: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, hidden = ctx.saved_tensors
+        if _needs_formula():
+            return tuple(_formula_gradients(reference.embed_linear_tanh, inputs, dhidden))
+        tokens, embedding, weight, bias = inputs
+        dembedding, dweight, dbias = embed_linear_tanh_backward(
+            tokens, embedding, weight, hidden, dhidden
+        )
+        return None, dembedding, dweight, None if bias is None else dbias
+
+
+class CrossEntropy(Function):
+    """cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, *options: Any
+    ) -> Tensor:
+        loss: Tensor
+        loss, softmax = cross_entropy_forward(input, target, weight, *options)
+        ctx.save_for_backward(input, target, weight, softmax)
+        ctx.options = options
+        return loss.to(input.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        *inputs, softmax = ctx.saved_tensors
+        input, target, weight = inputs
+        ignore_index, reduction, label_smoothing = ctx.options
+        if _needs_formula():
+
+            def formula(input: Tensor) -> Tensor:
+                return reference.cross_entropy(
+                    input,
+                    target,
+                    weight,
+                    ignore_index,
+                    _REDUCTION_NAMES[reduction],
+                    label_smoothing,
+                )
+
+            (dinput,) = _formula_gradients(formula, [input], grad_output)
+        else:
+            dinput = cross_entropy_backward(
+                grad_output.to(softmax.dtype), input, target, softmax, weight, *ctx.options
+            )
+        return dinput, None, None, None, None, None
+
+
+class LinearCrossEntropy(Function):
+    """linear_cross_entropy: input, linear_weight, linear_bias, target, weight, then options.
+
+    The loss comes in the dtype that arithmetic is done in.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        linear_weight: Tensor,
+        linear_bias: Tensor | None,
+        target: Tensor,
+        weight: Tensor | None,
+        *options: Any,
+    ) -> Tensor:
+        inputs = (input, linear_weight, linear_bias, target, weight)
+        loss: Tensor
+        if _worth_precomputing(input.dtype, options[1]):
+            loss, *gradients = linear_cross_entropy_forward_backward(None, *inputs, *options)
+        else:
+            loss, gradients = linear_cross_entropy_forward(*inputs, *options), []
+        _keep(ctx, inputs, gradients)
+        ctx.options = options
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors[: ctx.n_inputs]
+        input, linear_weight, linear_bias, target, weight = inputs
+        ignore_index, reduction, label_smoothing, z_loss, softcap = ctx.options
+        rest = (None,) * (2 + len(ctx.options))
+        if _needs_formula():
+
+            def formula(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
+                return reference.linear_cross_entropy(
+                    input,
+                    linear_weight,
+                    target,
+                    linear_bias=linear_bias,
+                    weight=weight,
+                    ignore_index=ignore_index,
+                    reduction=_REDUCTION_NAMES[reduction],
+                    label_smoothing=label_smoothing,
+                    z_loss=z_loss,
+                    softcap=softcap if softcap > 0 else None,
+                )
+
+            return *_formula_gradients(formula, inputs[:3], grad_output), *rest
+        dinput, dweight, dbias = (
+            _take(ctx, grad_output)
+            or linear_cross_entropy_forward_backward(grad_output, *inputs, *ctx.options)[1:]
+        )
+        return dinput, dweight, None if linear_bias is None else dbias, *rest
+
+
+class MLPCrossEntropy(Function):
+    """mlp_cross_entropy: tokens, targets, five parameters, then options.
+
+    The loss comes in the dtype that arithmetic is done in.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens: Tensor,
+        targets: Tensor,
+        embedding: Tensor,
+        hidden_weight: Tensor,
+        hidden_bias: Tensor | None,
+        output_weight: Tensor,
+        output_bias: Tensor | None,
+        *options: Any,
+    ) -> Tensor:
+        parameters = (embedding, hidden_weight, hidden_bias, output_weight, output_bias)
+        inputs = (tokens, targets, *parameters)
+        loss: Tensor
+        if _worth_precomputing(embedding.dtype, options[1]):
+            loss, *gradients = mlp_cross_entropy_forward_backward(None, *inputs, *options)
+        else:
+            loss, gradients = mlp_cross_entropy_forward(*inputs, *options), []
+        _keep(ctx, inputs, gradients)
+        ctx.options = options
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors[: ctx.n_inputs]
+        tokens, targets, *parameters = inputs
+        ignore_index, reduction, label_smoothing = ctx.options
+        gradients: Sequence[Tensor | None]
+        if _needs_formula():
+
+            def formula(*parameters: Tensor) -> Tensor:
+                return reference.mlp_cross_entropy(
+                    tokens,
+                    targets,
+                    *parameters,
+                    ignore_index=ignore_index,
+                    reduction=_REDUCTION_NAMES[reduction],
+                    label_smoothing=label_smoothing,
+                )
+
+            gradients = _formula_gradients(formula, parameters, grad_output)
+        else:
+            gradients = (
+                _take(ctx, grad_output)
+                or mlp_cross_entropy_forward_backward(grad_output, *inputs, *ctx.options)[1:]
+            )
+        placed = [None if p is None else g for p, g in zip(parameters, gradients, strict=True)]
+        return None, None, *placed, None, None, None

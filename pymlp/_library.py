@@ -1,0 +1,150 @@
+"""Loads the native ops (csrc/ops) as ``torch.ops.pymlp`` and tells torch the shapes they return.
+
+The ops are private: they know nothing of autograd. `pymlp.functional` is their differentiable face.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def _load() -> None:
+    spec = find_spec("pymlp._engine")
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            "pymlp: the native libraries are missing. Build them with `pip install -e .` "
+            "(or `make .venv/.built`) in the directory of setup.py."
+        )
+    torch.ops.load_library(str(Path(spec.origin).with_name("_ops.so")))
+
+
+_load()
+ops = torch.ops.pymlp
+
+
+def _loss(like: Tensor, n: int, reduction: int) -> Tensor:
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return like.new_empty((n,) if reduction == 0 else (), dtype=dtype)
+
+
+@torch.library.register_fake("pymlp::embed_linear_tanh_forward")
+def _(tokens: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return embedding.new_empty((*tokens.shape[:-1], weight.shape[0]))
+
+
+@torch.library.register_fake("pymlp::embed_linear_tanh_backward")
+def _(
+    tokens: Tensor, embedding: Tensor, weight: Tensor, hidden: Tensor, dhidden: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        embedding.new_empty(embedding.shape),
+        weight.new_empty(weight.shape),
+        weight.new_empty(weight.shape[:1]),
+    )
+
+
+@torch.library.register_fake("pymlp::cross_entropy_forward")
+def _(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    loss = _loss(input, input.shape[0], reduction)
+    return loss, loss.new_empty((input.shape[0], 2))
+
+
+@torch.library.register_fake("pymlp::cross_entropy_backward")
+def _(
+    grad_output: Tensor,
+    input: Tensor,
+    target: Tensor,
+    softmax: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+) -> Tensor:
+    return input.new_empty(input.shape)
+
+
+@torch.library.register_fake("pymlp::linear_cross_entropy_forward")
+def _(
+    input: Tensor,
+    linear_weight: Tensor,
+    linear_bias: Tensor | None,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float,
+) -> Tensor:
+    return _loss(input, input.shape[0], reduction)
+
+
+@torch.library.register_fake("pymlp::linear_cross_entropy_forward_backward")
+def _(
+    grad_output: Tensor | None,
+    input: Tensor,
+    linear_weight: Tensor,
+    linear_bias: Tensor | None,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+    z_loss: float,
+    softcap: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        _loss(input, input.shape[0], reduction),
+        input.new_empty(input.shape),
+        linear_weight.new_empty(linear_weight.shape),
+        linear_weight.new_empty(linear_weight.shape[:1]),
+    )
+
+
+@torch.library.register_fake("pymlp::mlp_cross_entropy_forward")
+def _(
+    tokens: Tensor,
+    targets: Tensor,
+    embedding: Tensor,
+    hidden_weight: Tensor,
+    hidden_bias: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+) -> Tensor:
+    return _loss(embedding, tokens.shape[0], reduction)
+
+
+@torch.library.register_fake("pymlp::mlp_cross_entropy_forward_backward")
+def _(
+    grad_output: Tensor | None,
+    tokens: Tensor,
+    targets: Tensor,
+    embedding: Tensor,
+    hidden_weight: Tensor,
+    hidden_bias: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    label_smoothing: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        _loss(embedding, tokens.shape[0], reduction),
+        embedding.new_empty(embedding.shape),
+        hidden_weight.new_empty(hidden_weight.shape),
+        hidden_weight.new_empty(hidden_weight.shape[:1]),
+        output_weight.new_empty(output_weight.shape),
+        output_weight.new_empty(output_weight.shape[:1]),
+    )

@@ -1,0 +1,306 @@
+"""Fused operators: drop-in, differentiable PyTorch functions.
+
+On the CPU they run native kernels (csrc/kernels/cpu) for float64, float32, bfloat16 and float16; 16-bit
+inputs are accumulated in float32. The same inputs give the same bits, run after run, with any
+number of threads. They compose with torch.compile, torch.export, autocast, checkpointing, DDP,
+retain_graph and derivatives of any order. Under torch.func transforms and forward-mode derivatives,
+and on devices without kernels, the same formula runs in plain PyTorch (`pymlp.reference`).
+
+Shapes use B (batch), T (block_size), V (vocab_size), E (n_embd) and H (n_hidden).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from pymlp import _autograd, reference
+from pymlp._autograd import REDUCTIONS, in_functorch
+
+__all__ = ["cross_entropy", "embed_linear_tanh", "linear_cross_entropy", "mlp_cross_entropy"]
+
+
+def embed_linear_tanh(
+    tokens: Tensor, embedding: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """The hidden layer: look up T embedding rows, lay them side by side, linear layer, tanh.
+
+    Equivalent to::
+
+        torch.tanh(F.linear(F.embedding(tokens, embedding).flatten(-2), weight, bias))
+
+    Computed by projection tables (csrc/kernels/cpu/embed_linear_tanh-inl.h): the matrix products are
+    done once for each distinct token of a position, not for each example. Source: Bengio et al.
+    (2003), equation 1 without direct connections; tables: Devlin et al. (2014), section 3.
+
+    Args:
+        tokens: (..., T) int32 or int64 ids in [0, V).
+        embedding: (V, E) floating point.
+        weight: (H, T*E), dtype of `embedding`; `torch.nn.Linear`'s layout.
+        bias: (H,), dtype of `embedding`, or None.
+
+    Returns:
+        hidden (..., H) in the dtype of `embedding`; under autocast in autocast's dtype.
+
+    Raises:
+        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+    """
+    if _use_formula(embedding):
+        return reference.embed_linear_tanh(tokens, embedding, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
+        embedding, weight, bias = _lower(embedding), _lower(weight), _lower(bias)
+    if _needs_graph(embedding, weight, bias):
+        hidden: Tensor = _autograd.EmbedLinearTanh.apply(tokens, embedding, weight, bias)
+        return hidden
+    return _autograd.embed_linear_tanh_forward(tokens, embedding, weight, bias)
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Softmax cross-entropy of logits, in nats, stable for logits of any size.
+
+    Equivalent to: `torch.nn.functional.cross_entropy` of the same signature, for every input it
+    takes; int32 targets are accepted too. Inputs (N, V) with class ids (N,) run the fused kernel,
+    which keeps two numbers a row for the backward instead of an (N, V) array; probability targets,
+    further dimensions and differentiable class weights go to PyTorch's own op.
+
+    Args:
+        input: (N, V) logits; (V,) and (N, V, d1, ...) are accepted.
+        target: class ids in [0, V) or `ignore_index`, int32 or int64, shape (N,); or probabilities
+            shaped as `input`.
+        weight: (V,) weight of every class, dtype of `input`, or None for ones.
+        ignore_index: the id whose rows count for nothing.
+        reduction: "mean" (over the weights of the targets), "sum" or "none".
+        label_smoothing: share in [0, 1] of each target that is spread evenly over the classes.
+
+    Returns:
+        The loss: a scalar, or for "none" one number a row, in the dtype of `input` (float32 under
+        autocast). With every row ignored, "mean" gives nan, as in PyTorch.
+
+    Raises:
+        ValueError: unknown `reduction`.
+        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+    """
+    code = _reduction_code("cross_entropy", reduction)
+    fused = input.dim() == 2 and target.dim() == 1 and not target.is_floating_point()
+    if not fused or _use_formula(input) or (weight is not None and weight.requires_grad):
+        return reference.cross_entropy(
+            input, target, weight, ignore_index, reduction, label_smoothing
+        )
+    if torch.is_autocast_enabled("cpu"):
+        input, weight = _raise(input), _raise(weight)
+    options = (ignore_index, code, label_smoothing)
+    if _needs_graph(input):
+        loss: Tensor = _autograd.CrossEntropy.apply(input, target, weight, *options)
+        return loss
+    return _autograd.cross_entropy_forward(input, target, weight, *options)[0].to(input.dtype)
+
+
+def linear_cross_entropy(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+) -> Tensor:
+    """Cross-entropy of a linear layer, in nats; the (N, V) logits never exist as a whole.
+
+    Equivalent to::
+
+        logits = F.linear(input, linear_weight, linear_bias)
+        if softcap is not None:
+            logits = softcap * torch.tanh(logits / softcap)
+        loss = F.cross_entropy(logits, target, weight, ...)
+        loss = loss + z_loss * logits.logsumexp(-1).square()  # reduced as the cross-entropy is
+
+    With "mean" and "sum" the forward computes the gradients in its one pass over the logits, if any
+    is required (Liger-Kernel, Hsu et al. 2024, does the same on GPUs); in 16 bits and with "none"
+    the backward makes that pass. z-loss: PaLM, Chowdhery et al. (2022), section 5; softcap: Gemma 2
+    (2024).
+
+    Args:
+        input: (..., H) floating point.
+        linear_weight: (V, H), dtype of `input`.
+        target: (...) class ids in [0, V) or `ignore_index`, int32 or int64; or (..., V)
+            probabilities, for which PyTorch's own ops run.
+        linear_bias: (V,), dtype of `input`, or None.
+        weight: (V,) weight of every class, dtype of `input`, or None for ones.
+        ignore_index, reduction, label_smoothing: as in `cross_entropy`.
+        z_loss: factor of the squared log-normaliser that is added for every row that counts.
+        softcap: bound of the logits' magnitude, or None for no bound.
+
+    Returns:
+        The loss: a scalar, or for "none" the leading shape of `input`, in the dtype of `input`
+        (float32 under autocast).
+
+    Raises:
+        ValueError: unknown `reduction`, or `softcap` not positive.
+        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+    """
+    code = _reduction_code("linear_cross_entropy", reduction)
+    if softcap is not None and not softcap > 0:
+        raise ValueError(
+            f"pymlp.linear_cross_entropy: softcap must be positive or None, got {softcap}"
+        )
+    differentiable_weight = weight is not None and weight.requires_grad
+    if target.is_floating_point() or _use_formula(input) or differentiable_weight:
+        return reference.linear_cross_entropy(
+            input,
+            linear_weight,
+            target,
+            linear_bias=linear_bias,
+            weight=weight,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+        )
+    leading = input.shape[:-1]
+    if len(leading) != 1:
+        _check_leading("linear_cross_entropy", "target", target, leading)
+        input, target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
+    autocast = torch.is_autocast_enabled("cpu")
+    if autocast:
+        input, linear_weight = _lower(input), _lower(linear_weight)
+        linear_bias, weight = _lower(linear_bias), _lower(weight)
+    arguments = (input, linear_weight, linear_bias, target, weight)
+    options = (ignore_index, code, label_smoothing, z_loss, softcap or 0.0)
+    loss: Tensor
+    if _needs_graph(input, linear_weight, linear_bias):
+        loss = _autograd.LinearCrossEntropy.apply(*arguments, *options)
+    else:
+        loss = _autograd.linear_cross_entropy_forward(*arguments, *options)
+    if reduction == "none":
+        loss = loss.reshape(leading)
+    return loss if autocast else loss.to(input.dtype)
+
+
+def mlp_cross_entropy(
+    tokens: Tensor,
+    targets: Tensor,
+    embedding: Tensor,
+    hidden_weight: Tensor,
+    hidden_bias: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor | None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The whole model and its loss, in nats per token, as one operator.
+
+    Equivalent to::
+
+        hidden = embed_linear_tanh(tokens, embedding, hidden_weight, hidden_bias)
+        linear_cross_entropy(hidden, output_weight, targets, linear_bias=output_bias, ...)
+
+    One native call computes the loss and all gradients, chunk of rows by chunk of rows, so that
+    neither the (N, H) hidden layer nor the (N, V) logits ever exist as a whole.
+
+    Args:
+        tokens: (..., T) int32 or int64 ids in [0, V).
+        targets: (...) int32 or int64 ids in [0, V), or `ignore_index`.
+        embedding: (V, E) floating point.
+        hidden_weight, hidden_bias: (H, T*E) and (H,) or None, dtype of `embedding`.
+        output_weight, output_bias: (V, H) and (V,) or None, dtype of `embedding`.
+        ignore_index, reduction, label_smoothing: as in `cross_entropy`.
+
+    Returns:
+        The loss: a scalar, or for "none" the shape of `targets`, in the dtype of `embedding`
+        (float32 under autocast).
+
+    Raises:
+        ValueError: unknown `reduction`.
+        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+    """
+    code = _reduction_code("mlp_cross_entropy", reduction)
+    if reduction == "none":
+        return linear_cross_entropy(
+            embed_linear_tanh(tokens, embedding, hidden_weight, hidden_bias),
+            output_weight,
+            targets,
+            linear_bias=output_bias,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+    if _use_formula(embedding):
+        return reference.mlp_cross_entropy(
+            tokens,
+            targets,
+            embedding,
+            hidden_weight,
+            hidden_bias,
+            output_weight,
+            output_bias,
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+    if tokens.dim() != 2:
+        _check_leading("mlp_cross_entropy", "targets", targets, tokens.shape[:-1])
+        tokens, targets = tokens.reshape(-1, tokens.shape[-1]), targets.reshape(-1)
+    autocast = torch.is_autocast_enabled("cpu")
+    if autocast:
+        embedding, hidden_weight, hidden_bias = map(_lower, (embedding, hidden_weight, hidden_bias))
+        output_weight, output_bias = map(_lower, (output_weight, output_bias))
+    parameters = (embedding, hidden_weight, hidden_bias, output_weight, output_bias)
+    options = (ignore_index, code, label_smoothing)
+    loss: Tensor
+    if _needs_graph(*parameters):
+        loss = _autograd.MLPCrossEntropy.apply(tokens, targets, *parameters, *options)
+    else:
+        loss = _autograd.mlp_cross_entropy_forward(tokens, targets, *parameters, *options)
+    return loss if autocast else loss.to(embedding.dtype)
+
+
+def _use_formula(tensor: Tensor) -> bool:
+    """Whether plain PyTorch must run: no kernels for the device, or a transform to compose with."""
+    return not tensor.is_cpu or in_functorch() or forward_ad._current_level >= 0
+
+
+def _needs_graph(*inputs: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+def _lower(tensor: Tensor | None) -> Tensor | None:
+    """As autocast treats the inputs of a linear layer: float64 stays as it is."""
+    if tensor is None or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype("cpu"))
+
+
+def _raise(tensor: Tensor | None) -> Tensor | None:
+    """As autocast treats the inputs of a loss."""
+    return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.float()
+
+
+def _reduction_code(op: str, reduction: str) -> int:
+    code = REDUCTIONS.get(reduction)
+    if code is None:
+        raise ValueError(
+            f"pymlp.{op}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}"
+        )
+    return code
+
+
+def _check_leading(op: str, name: str, tensor: Tensor, expected: torch.Size) -> None:
+    if tensor.shape != expected:
+        raise RuntimeError(
+            f"pymlp.{op}: {name} must have shape {tuple(expected)}, got {tuple(tensor.shape)}"
+        )

@@ -1,0 +1,135 @@
+// The error bounds that cpu/math-inl.h states for exp and tanh, and their limits.
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "kernels_fixture.h"
+
+namespace {
+
+float float_of(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+// |got - truth| in units in the last place of the correctly rounded truth.
+double ulps(float got, double truth) {
+  const float rounded = static_cast<float>(truth);
+  if (got == rounded) return 0;
+  const float magnitude = std::fabs(rounded);
+  const double ulp =
+      double(std::nextafter(magnitude, std::numeric_limits<float>::infinity())) - magnitude;
+  return std::fabs(got - truth) / ulp;
+}
+
+double ulps(double got, long double truth) {
+  const double rounded = static_cast<double>(truth);
+  if (got == rounded) return 0;
+  const double magnitude = std::fabs(rounded);
+  const long double ulp =
+      (long double)(std::nextafter(magnitude, std::numeric_limits<double>::infinity())) - magnitude;
+  return static_cast<double>(std::fabs(got - truth) / ulp);
+}
+
+// The largest error over the floats whose bits are first, first + stride, ... up to last.
+template <class Kernel, class Truth>
+double worst_float(Kernel kernel, Truth truth, uint32_t first, uint32_t last, uint32_t stride) {
+  constexpr int block = 4096;
+  std::vector<float> in(block), out(block);
+  double worst = 0;
+  for (uint64_t bits = first; bits <= last;) {
+    int count = 0;
+    for (; count < block && bits <= last; bits += stride) in[count++] = float_of(uint32_t(bits));
+    kernel(count, in.data(), out.data());
+    for (int i = 0; i < count; ++i) worst = std::max(worst, ulps(out[i], truth(double(in[i]))));
+  }
+  return worst;
+}
+
+// A step that visits a few million numbers; 1 visits all (what the stated bound was measured with).
+uint32_t stride() { return std::getenv("PYMLP_EXHAUSTIVE") ? 1 : 997; }
+
+}  // namespace
+
+TEST(exp_float32_error) {
+  fixture::for_each_isa([](const pymlp::KernelTable& table) {
+    const auto truth = [](double x) { return std::exp(x); };
+    const double positive = worst_float(table.float32.exp, truth, 0, 0x42b17217, stride());
+    const double negative = worst_float(table.float32.exp, truth, 0x80000000, 0xc2d00000, stride());
+    std::cout << "  exp float32 " << table.isa << ": " << std::max(positive, negative) << " ulp\n";
+    CHECK(positive <= 2.0);
+    CHECK(negative <= 2.0);
+  });
+}
+
+TEST(tanh_float32_error) {
+  fixture::for_each_isa([](const pymlp::KernelTable& table) {
+    const auto truth = [](double x) { return std::tanh(x); };
+    const double worst = worst_float(table.float32.tanh, truth, 0, 0x7f800000, stride());
+    std::cout << "  tanh float32 " << table.isa << ": " << worst << " ulp\n";
+    CHECK(worst <= 2.0);
+  });
+}
+
+TEST(exp_and_tanh_float64_error) {
+  fixture::for_each_isa([](const pymlp::KernelTable& table) {
+    double worst_exp = 0, worst_tanh = 0;
+    for (int i = -1000000; i <= 1000000; ++i) {
+      const double x = i * 7.4e-4 + i * 1e-9, y = i * 2.1e-5 + 1e-12,
+                   z = std::ldexp(1.0 + i * 4e-7, -(i & 63));
+      double e, t, small;
+      table.float64.exp(1, &x, &e);
+      table.float64.tanh(1, &y, &t);
+      table.float64.tanh(1, &z, &small);
+      if (x < 709.7) worst_exp = std::max(worst_exp, ulps(e, std::exp((long double)x)));
+      worst_tanh = std::max(worst_tanh, ulps(t, std::tanh((long double)y)));
+      worst_tanh = std::max(worst_tanh, ulps(small, std::tanh((long double)z)));
+    }
+    std::cout << "  float64 " << table.isa << ": exp " << worst_exp << ", tanh " << worst_tanh
+              << " ulp\n";
+    CHECK(worst_exp <= 2.0);
+    CHECK(worst_tanh <= 2.0);
+  });
+}
+
+template <class T>
+void check_limits(const pymlp::KernelTable& table) {
+  const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+  const T in[] = {0,    T(-0.0), inf,    -inf,    nan,
+                  1000, -1000,   T(9.1), T(-9.1), std::numeric_limits<T>::denorm_min()};
+  T e[10], t[10];
+  table.of<T>().exp(10, in, e);
+  table.of<T>().tanh(10, in, t);
+  CHECK_EQ(e[0], T(1));
+  CHECK_EQ(e[2], inf);
+  CHECK_EQ(e[3], T(0));
+  CHECK(std::isnan(e[4]) && std::isnan(t[4]));
+  CHECK_EQ(e[5], inf);
+  CHECK_EQ(e[6], T(0));
+  CHECK(t[1] == 0 && std::signbit(t[1]));
+  CHECK(t[2] == 1 && t[3] == -1 && t[5] == 1 && t[6] == -1);
+  if (sizeof(T) == 4) CHECK(t[7] == 1 && t[8] == -1);
+  CHECK_EQ(t[9], in[9]);
+}
+
+TEST(exp_and_tanh_limits) {
+  fixture::for_each_isa([](const pymlp::KernelTable& table) {
+    check_limits<float>(table);
+    check_limits<double>(table);
+  });
+}
+
+TEST(tanh_is_monotone_where_it_saturates) {
+  fixture::for_each_isa([](const pymlp::KernelTable& table) {
+    std::vector<float> in, out;
+    for (float x = 8.5f; x < 10.5f; x = std::nextafter(x, 11.0f)) in.push_back(x);
+    out.resize(in.size());
+    table.float32.tanh(int64_t(in.size()), in.data(), out.data());
+    bool monotone = out[0] < 1;
+    for (size_t i = 1; i < out.size(); ++i)
+      monotone = monotone && out[i] >= out[i - 1] && out[i] <= 1;
+    CHECK(monotone);
+    CHECK_EQ(out.back(), 1.0f);
+  });
+}
