@@ -1,0 +1,132 @@
+"""The model: sizes, exchange with the reference, the lecture's initialisation, presets."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from pymlp import reference
+from pymlp.config import TrainConfig
+from pymlp.model import MLP, MLPConfig, lecture_init
+from pymlp.presets import PRESETS
+
+CONFIG = MLPConfig(vocab_size=27)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(27, (32, 3), generator=generator)
+    return tokens, torch.randint(27, (32,), generator=generator)
+
+
+def fused_and_plain(config=CONFIG):
+    """The two models in float64 with the same parameters, moved by state_dict."""
+    fused, plain = MLP(config).double(), reference.MLP(config).double()
+    lecture_init(fused)
+    plain.load_state_dict(fused.state_dict())
+    return fused, plain
+
+
+def test_config_counts_parameters():
+    assert MLPConfig(27).n_params == 11_897  # the lecture's number
+    for config in (MLPConfig(27, 3, 2, 100), MLPConfig(1, 1, 1, 1), MLPConfig(7, 5, 4, 6)):
+        assert config.n_params == sum(p.numel() for p in MLP(config).parameters())
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"vocab_size": 0}, ValueError, "vocab_size must be at least 1, got 0"),
+        ({"vocab_size": 27, "n_embd": -2}, ValueError, "n_embd must be at least 1, got -2"),
+        ({"vocab_size": 27, "block_size": 3.0}, TypeError, "block_size must be an int, got float"),
+        ({"vocab_size": 27, "n_hidden": True}, TypeError, "n_hidden must be an int, got bool"),
+    ],
+)
+def test_config_rejects_bad_sizes(fields, error, message):
+    with pytest.raises(error, match=message):
+        MLPConfig(**fields)
+
+
+def test_state_dict_has_torch_names_and_shapes():
+    shapes = {name: tuple(p.shape) for name, p in MLP(CONFIG).state_dict().items()}
+    assert shapes == {
+        "embedding.weight": (27, 10),
+        "hidden.weight": (200, 30),
+        "hidden.bias": (200,),
+        "output.weight": (27, 200),
+        "output.bias": (27,),
+    }
+
+
+def test_both_models_start_alike():
+    torch.manual_seed(5)
+    fused = MLP(CONFIG).state_dict()
+    torch.manual_seed(5)
+    plain = reference.MLP(CONFIG).state_dict()
+    assert list(fused) == list(plain)
+    assert all(torch.equal(fused[name], plain[name]) for name in fused)
+
+
+def test_both_models_have_the_same_logits_loss_and_gradients(batch):
+    fused, plain = fused_and_plain()
+    tolerance = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(fused(batch[0]), plain(batch[0]), **tolerance)
+    losses = fused.loss(*batch), plain.loss(*batch)
+    torch.testing.assert_close(*losses, **tolerance)
+    for loss in losses:
+        loss.backward()
+    for ours, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, **tolerance)
+
+
+@pytest.mark.parametrize("model_class", [MLP, reference.MLP])
+def test_forward_takes_any_leading_shape(model_class, batch):
+    model = model_class(CONFIG)
+    logits = model(batch[0])
+    assert logits.shape == (32, 27)
+    torch.testing.assert_close(model(batch[0][0]), logits[0])
+    torch.testing.assert_close(model(batch[0].view(4, 8, 3)), logits.view(4, 8, 27))
+    assert model(batch[0][:0]).shape == (0, 27)
+
+
+@pytest.mark.parametrize("model_class", [MLP, reference.MLP])
+def test_lecture_init_draws_the_lectures_parameters(model_class, batch):
+    model = model_class(CONFIG)
+    parameters = list(model.parameters())
+    before = torch.get_rng_state()
+    lecture_init(model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(p is q for p, q in zip(model.parameters(), parameters, strict=True))
+
+    g = torch.Generator().manual_seed(2147483647)
+    C = torch.randn((27, 10), generator=g)
+    W1 = torch.randn((30, 200), generator=g)
+    b1 = torch.randn(200, generator=g)
+    W2 = torch.randn((200, 27), generator=g)
+    b2 = torch.randn(27, generator=g)
+    logits = torch.tanh(C[batch[0]].view(-1, 30) @ W1 + b1) @ W2 + b2
+    torch.testing.assert_close(model(batch[0]), logits, rtol=1e-4, atol=1e-4)
+    assert torch.equal(model.hidden.weight, W1.T)
+    assert model.hidden.weight.is_contiguous()
+    lecture_init(model, seed=1)
+    assert not torch.equal(model.hidden.weight, W1.T)
+
+
+def test_presets_are_the_lectures_settings():
+    models = {name: MLPConfig(27, **preset.model) for name, preset in PRESETS.items()}
+    assert models == {"lecture-2d": MLPConfig(27, 3, 2, 100), "lecture": MLPConfig(27, 3, 10, 200)}
+    train = TrainConfig(**PRESETS["lecture"].train)
+    rates = [train.learning_rate(step) for step in (0, 99_999, 100_000, 199_999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert (train.steps, train.batch_size, train.seed) == (200_000, 32, 2147483647)
+    constant = TrainConfig(**PRESETS["lecture-2d"].train)
+    assert constant.learning_rate(0) == constant.learning_rate(constant.steps - 1) == 0.1
+    assert all(preset.init == "lecture" for preset in PRESETS.values())
+
+
+def test_settings_cannot_change_by_accident():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CONFIG.n_embd = 3
+    with pytest.raises(TypeError):
+        PRESETS["lecture"].model["n_embd"] = 3
