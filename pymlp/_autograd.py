@@ -7,12 +7,12 @@ PyTorch (`pymlp.reference`), which is right by construction: derivatives of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from pymlp import reference
 from pymlp._library import ops
@@ -28,6 +28,10 @@ linear_cross_entropy_forward = ops.linear_cross_entropy_forward.default
 linear_cross_entropy_forward_backward = ops.linear_cross_entropy_forward_backward.default
 mlp_cross_entropy_forward = ops.mlp_cross_entropy_forward.default
 mlp_cross_entropy_forward_backward = ops.mlp_cross_entropy_forward_backward.default
+mlp_cross_entropy_flat = ops.mlp_cross_entropy_flat.default
+
+# What the ops take after their tensors, in the order of csrc/ops/library.cpp.
+Options = tuple[Any, ...]
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 _REDUCTION_NAMES = tuple(REDUCTIONS)
@@ -35,7 +39,7 @@ _REDUCTION_NAMES = tuple(REDUCTIONS)
 
 def _needs_formula() -> bool:
     """Whether a backward must itself be differentiable or transformable."""
-    return torch.is_grad_enabled() or in_functorch()
+    return torch.is_grad_enabled() or in_functorch() or forward_ad._current_level >= 0
 
 
 def _formula_gradients(
@@ -55,13 +59,12 @@ def _formula_gradients(
     return gradients
 
 
-def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: list[Tensor]) -> None:
+def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> None:
     """Save the inputs, and gradients that the forward has already computed.
 
-    In eager mode the gradients are kept outside of save_for_backward, so that the first backward can
-    hand them over without a copy; a later one (retain_graph) computes them again.
+    In eager mode the gradients are kept outside of save_for_backward, so that the first backward
+    can hand them over without a copy; a later one (retain_graph) computes them again.
     """
-    ctx.n_inputs = len(inputs)
     if torch.compiler.is_compiling():
         ctx.save_for_backward(*inputs, *gradients)
     else:
@@ -69,16 +72,20 @@ def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: list[Tensor]) ->
         ctx.gradients = gradients
 
 
-def _take(ctx: Any, grad_output: Tensor) -> list[Tensor]:
+def _take(ctx: Any, n_inputs: int, grad_output: Tensor) -> Sequence[Tensor]:
     """The forward's gradients times grad_output; empty if there are none to take."""
     if torch.compiler.is_compiling():
-        return [g * grad_output.to(g.dtype) for g in ctx.saved_tensors[ctx.n_inputs :]]
-    gradients: list[Tensor] = ctx.gradients
-    ctx.gradients = []
+        return [g * grad_output.to(g.dtype) for g in ctx.saved_tensors[n_inputs:]]
+    gradients: Sequence[Tensor] = ctx.gradients
+    ctx.gradients = ()
     if gradients and grad_output.item() != 1.0:
         for gradient in gradients:
             gradient.mul_(grad_output)
     return gradients
+
+
+def _wanted(gradients: Sequence[Tensor | None], needed: Sequence[bool]) -> Iterator[Tensor | None]:
+    return (g if need else None for g, need in zip(gradients, needed, strict=True))
 
 
 def _worth_precomputing(dtype: torch.dtype, reduction: int) -> bool:
@@ -114,11 +121,11 @@ class EmbedLinearTanh(Function):
 
 
 class CrossEntropy(Function):
-    """cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)."""
+    """cross_entropy(input, target, weight, (ignore_index, reduction, label_smoothing))."""
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, *options: Any
+        ctx: Any, input: Tensor, target: Tensor, weight: Tensor | None, options: Options
     ) -> Tensor:
         loss: Tensor
         loss, softmax = cross_entropy_forward(input, target, weight, *options)
@@ -148,11 +155,11 @@ class CrossEntropy(Function):
             dinput = cross_entropy_backward(
                 grad_output.to(softmax.dtype), input, target, softmax, weight, *ctx.options
             )
-        return dinput, None, None, None, None, None
+        return dinput, None, None, None
 
 
 class LinearCrossEntropy(Function):
-    """linear_cross_entropy: input, linear_weight, linear_bias, target, weight, then options.
+    """linear_cross_entropy(input, linear_weight, linear_bias, target, weight, options).
 
     The loss comes in the dtype that arithmetic is done in.
     """
@@ -165,7 +172,7 @@ class LinearCrossEntropy(Function):
         linear_bias: Tensor | None,
         target: Tensor,
         weight: Tensor | None,
-        *options: Any,
+        options: Options,
     ) -> Tensor:
         inputs = (input, linear_weight, linear_bias, target, weight)
         loss: Tensor
@@ -179,36 +186,41 @@ class LinearCrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors[: ctx.n_inputs]
-        input, linear_weight, linear_bias, target, weight = inputs
-        ignore_index, reduction, label_smoothing, z_loss, softcap = ctx.options
-        rest = (None,) * (2 + len(ctx.options))
+        gradients: Sequence[Tensor | None]
         if _needs_formula():
-
-            def formula(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
-                return reference.linear_cross_entropy(
-                    input,
-                    linear_weight,
-                    target,
-                    linear_bias=linear_bias,
-                    weight=weight,
-                    ignore_index=ignore_index,
-                    reduction=_REDUCTION_NAMES[reduction],
-                    label_smoothing=label_smoothing,
-                    z_loss=z_loss,
-                    softcap=softcap if softcap > 0 else None,
+            gradients = LinearCrossEntropy._formula_gradients(ctx, grad_output)
+        else:
+            gradients = _take(ctx, 5, grad_output)
+            if not gradients:
+                _, *gradients = linear_cross_entropy_forward_backward(
+                    grad_output, *ctx.saved_tensors[:5], *ctx.options
                 )
+        return *_wanted(gradients, ctx.needs_input_grad[:3]), None, None, None
 
-            return *_formula_gradients(formula, inputs[:3], grad_output), *rest
-        dinput, dweight, dbias = (
-            _take(ctx, grad_output)
-            or linear_cross_entropy_forward_backward(grad_output, *inputs, *ctx.options)[1:]
-        )
-        return dinput, dweight, None if linear_bias is None else dbias, *rest
+    @staticmethod
+    def _formula_gradients(ctx: Any, grad_output: Tensor) -> Sequence[Tensor | None]:
+        *parameters, target, weight = ctx.saved_tensors[:5]
+        ignore_index, reduction, label_smoothing, z_loss, softcap = ctx.options
+
+        def formula(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None) -> Tensor:
+            return reference.linear_cross_entropy(
+                input,
+                linear_weight,
+                target,
+                linear_bias=linear_bias,
+                weight=weight,
+                ignore_index=ignore_index,
+                reduction=_REDUCTION_NAMES[reduction],
+                label_smoothing=label_smoothing,
+                z_loss=z_loss,
+                softcap=softcap if softcap > 0 else None,
+            )
+
+        return _formula_gradients(formula, parameters, grad_output)
 
 
 class MLPCrossEntropy(Function):
-    """mlp_cross_entropy: tokens, targets, five parameters, then options.
+    """mlp_cross_entropy(tokens, targets, five parameters, options).
 
     The loss comes in the dtype that arithmetic is done in.
     """
@@ -223,7 +235,7 @@ class MLPCrossEntropy(Function):
         hidden_bias: Tensor | None,
         output_weight: Tensor,
         output_bias: Tensor | None,
-        *options: Any,
+        options: Options,
     ) -> Tensor:
         parameters = (embedding, hidden_weight, hidden_bias, output_weight, output_bias)
         inputs = (tokens, targets, *parameters)
@@ -238,27 +250,55 @@ class MLPCrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors[: ctx.n_inputs]
-        tokens, targets, *parameters = inputs
-        ignore_index, reduction, label_smoothing = ctx.options
         gradients: Sequence[Tensor | None]
         if _needs_formula():
-
-            def formula(*parameters: Tensor) -> Tensor:
-                return reference.mlp_cross_entropy(
-                    tokens,
-                    targets,
-                    *parameters,
-                    ignore_index=ignore_index,
-                    reduction=_REDUCTION_NAMES[reduction],
-                    label_smoothing=label_smoothing,
-                )
-
-            gradients = _formula_gradients(formula, parameters, grad_output)
+            gradients = MLPCrossEntropy._formula_gradients(ctx, grad_output)
         else:
-            gradients = (
-                _take(ctx, grad_output)
-                or mlp_cross_entropy_forward_backward(grad_output, *inputs, *ctx.options)[1:]
+            gradients = _take(ctx, 7, grad_output)
+            if not gradients:
+                _, *gradients = mlp_cross_entropy_forward_backward(
+                    grad_output, *ctx.saved_tensors[:7], *ctx.options
+                )
+        return None, None, *_wanted(gradients, ctx.needs_input_grad[2:7]), None
+
+    @staticmethod
+    def _formula_gradients(ctx: Any, grad_output: Tensor) -> Sequence[Tensor | None]:
+        tokens, targets, *parameters = ctx.saved_tensors[:7]
+        ignore_index, reduction, label_smoothing = ctx.options
+
+        def formula(*parameters: Tensor) -> Tensor:
+            return reference.mlp_cross_entropy(
+                tokens,
+                targets,
+                *parameters,
+                ignore_index=ignore_index,
+                reduction=_REDUCTION_NAMES[reduction],
+                label_smoothing=label_smoothing,
             )
-        placed = [None if p is None else g for p, g in zip(parameters, gradients, strict=True)]
-        return None, None, *placed, None, None, None
+
+        return _formula_gradients(formula, parameters, grad_output)
+
+
+class FlatMLPCrossEntropy(Function):
+    """mlp_cross_entropy with all parameters in one vector, for `pymlp.engines`: one leaf, one edge.
+
+    Five parameters cost the autograd engine and the optimizer five times the bookkeeping, which at
+    small batches takes longer than the arithmetic. First derivatives only.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, parameters: Tensor, tokens: Tensor, targets: Tensor, sizes: tuple[int, int, int]
+    ) -> Tensor:
+        loss: Tensor
+        loss, ctx.gradient = mlp_cross_entropy_flat(tokens, targets, parameters, *sizes)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "pymlp: FlatMLPCrossEntropy has no second derivative; use pymlp.mlp_cross_entropy"
+            )
+        gradient: Tensor = ctx.gradient
+        return gradient if grad_output.item() == 1.0 else gradient * grad_output, None, None, None

@@ -1,8 +1,8 @@
 """Fused operators: drop-in, differentiable PyTorch functions.
 
-On the CPU they run native kernels (csrc/kernels/cpu) for float64, float32, bfloat16 and float16; 16-bit
-inputs are accumulated in float32. The same inputs give the same bits, run after run, with any
-number of threads. They compose with torch.compile, torch.export, autocast, checkpointing, DDP,
+On the CPU they run native kernels (csrc/kernels/cpu) for float64, float32, bfloat16 and float16;
+16-bit inputs are accumulated in float32. The same inputs give the same bits, run after run, with
+any number of threads. They compose with torch.compile, torch.export, autocast, checkpointing, DDP,
 retain_graph and derivatives of any order. Under torch.func transforms and forward-mode derivatives,
 and on devices without kernels, the same formula runs in plain PyTorch (`pymlp.reference`).
 
@@ -30,8 +30,8 @@ def embed_linear_tanh(
 
         torch.tanh(F.linear(F.embedding(tokens, embedding).flatten(-2), weight, bias))
 
-    Computed by projection tables (csrc/kernels/cpu/embed_linear_tanh-inl.h): the matrix products are
-    done once for each distinct token of a position, not for each example. Source: Bengio et al.
+    Computed by projection tables (csrc/kernels/cpu/embed_linear_tanh-inl.h): the matrix products
+    are done once for each distinct token of a position, not for each example. Source: Bengio et al.
     (2003), equation 1 without direct connections; tables: Devlin et al. (2014), section 3.
 
     Args:
@@ -46,7 +46,9 @@ def embed_linear_tanh(
     Raises:
         RuntimeError: a shape or dtype does not fit, or an id is out of range.
     """
-    if _use_formula(embedding):
+    if _use_formula(
+        "embed_linear_tanh", embedding=embedding, tokens=tokens, weight=weight, bias=bias
+    ):
         return reference.embed_linear_tanh(tokens, embedding, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         embedding, weight, bias = _lower(embedding), _lower(weight), _lower(bias)
@@ -69,7 +71,7 @@ def cross_entropy(
     Equivalent to: `torch.nn.functional.cross_entropy` of the same signature, for every input it
     takes; int32 targets are accepted too. Inputs (N, V) with class ids (N,) run the fused kernel,
     which keeps two numbers a row for the backward instead of an (N, V) array; probability targets,
-    further dimensions and differentiable class weights go to PyTorch's own op.
+    uint8 ids, further dimensions and differentiable class weights go to PyTorch's own op.
 
     Args:
         input: (N, V) logits; (V,) and (N, V, d1, ...) are accepted.
@@ -89,8 +91,10 @@ def cross_entropy(
         RuntimeError: a shape or dtype does not fit, or an id is out of range.
     """
     code = _reduction_code("cross_entropy", reduction)
-    fused = input.dim() == 2 and target.dim() == 1 and not target.is_floating_point()
-    if not fused or _use_formula(input) or (weight is not None and weight.requires_grad):
+    formula = _use_formula("cross_entropy", input=input, target=target, weight=weight)
+    ids = not target.is_floating_point() and target.dtype != torch.uint8
+    fused = ids and target.dim() == 1 and input.dim() == 2
+    if formula or not fused or (weight is not None and weight.requires_grad):
         return reference.cross_entropy(
             input, target, weight, ignore_index, reduction, label_smoothing
         )
@@ -98,7 +102,7 @@ def cross_entropy(
         input, weight = _raise(input), _raise(weight)
     options = (ignore_index, code, label_smoothing)
     if _needs_graph(input):
-        loss: Tensor = _autograd.CrossEntropy.apply(input, target, weight, *options)
+        loss: Tensor = _autograd.CrossEntropy.apply(input, target, weight, options)
         return loss
     return _autograd.cross_entropy_forward(input, target, weight, *options)[0].to(input.dtype)
 
@@ -155,8 +159,16 @@ def linear_cross_entropy(
         raise ValueError(
             f"pymlp.linear_cross_entropy: softcap must be positive or None, got {softcap}"
         )
+    formula = _use_formula(
+        "linear_cross_entropy",
+        input=input,
+        linear_weight=linear_weight,
+        target=target,
+        linear_bias=linear_bias,
+        weight=weight,
+    )
     differentiable_weight = weight is not None and weight.requires_grad
-    if target.is_floating_point() or _use_formula(input) or differentiable_weight:
+    if formula or target.is_floating_point() or differentiable_weight:
         return reference.linear_cross_entropy(
             input,
             linear_weight,
@@ -171,8 +183,7 @@ def linear_cross_entropy(
         )
     leading = input.shape[:-1]
     if len(leading) != 1:
-        _check_leading("linear_cross_entropy", "target", target, leading)
-        input, target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
+        input, target = _flat("linear_cross_entropy", input=input, target=target)
     autocast = torch.is_autocast_enabled("cpu")
     if autocast:
         input, linear_weight = _lower(input), _lower(linear_weight)
@@ -181,7 +192,7 @@ def linear_cross_entropy(
     options = (ignore_index, code, label_smoothing, z_loss, softcap or 0.0)
     loss: Tensor
     if _needs_graph(input, linear_weight, linear_bias):
-        loss = _autograd.LinearCrossEntropy.apply(*arguments, *options)
+        loss = _autograd.LinearCrossEntropy.apply(*arguments, options)
     else:
         loss = _autograd.linear_cross_entropy_forward(*arguments, *options)
     if reduction == "none":
@@ -239,7 +250,16 @@ def mlp_cross_entropy(
             reduction=reduction,
             label_smoothing=label_smoothing,
         )
-    if _use_formula(embedding):
+    if _use_formula(
+        "mlp_cross_entropy",
+        embedding=embedding,
+        tokens=tokens,
+        targets=targets,
+        hidden_weight=hidden_weight,
+        hidden_bias=hidden_bias,
+        output_weight=output_weight,
+        output_bias=output_bias,
+    ):
         return reference.mlp_cross_entropy(
             tokens,
             targets,
@@ -253,8 +273,7 @@ def mlp_cross_entropy(
             label_smoothing=label_smoothing,
         )
     if tokens.dim() != 2:
-        _check_leading("mlp_cross_entropy", "targets", targets, tokens.shape[:-1])
-        tokens, targets = tokens.reshape(-1, tokens.shape[-1]), targets.reshape(-1)
+        tokens, targets = _flat("mlp_cross_entropy", tokens=tokens, targets=targets)
     autocast = torch.is_autocast_enabled("cpu")
     if autocast:
         embedding, hidden_weight, hidden_bias = map(_lower, (embedding, hidden_weight, hidden_bias))
@@ -263,15 +282,33 @@ def mlp_cross_entropy(
     options = (ignore_index, code, label_smoothing)
     loss: Tensor
     if _needs_graph(*parameters):
-        loss = _autograd.MLPCrossEntropy.apply(tokens, targets, *parameters, *options)
+        loss = _autograd.MLPCrossEntropy.apply(tokens, targets, *parameters, options)
     else:
         loss = _autograd.mlp_cross_entropy_forward(tokens, targets, *parameters, *options)
     return loss if autocast else loss.to(embedding.dtype)
 
 
-def _use_formula(tensor: Tensor) -> bool:
+def _use_formula(op: str, **tensors: Tensor | None) -> bool:
     """Whether plain PyTorch must run: no kernels for the device, or a transform to compose with."""
-    return not tensor.is_cpu or in_functorch() or forward_ad._current_level >= 0
+    for tensor in tensors.values():
+        if tensor is not None and not getattr(tensor, "is_cpu", False):
+            _check_devices(op, tensors)
+            return True
+    return in_functorch() or forward_ad._current_level >= 0
+
+
+def _check_devices(op: str, tensors: dict[str, Tensor | None]) -> None:
+    """Every argument a tensor, on the device of the first."""
+    (like, first), *_ = tensors.items()
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"pymlp.{op}: {name} must be a tensor, got {type(tensor).__name__}")
+        if first is not None and tensor.device != first.device:
+            raise RuntimeError(
+                f"pymlp.{op}: {name} must be on {first.device} like {like}, got {tensor.device}"
+            )
 
 
 def _needs_graph(*inputs: Tensor | None) -> bool:
@@ -299,8 +336,14 @@ def _reduction_code(op: str, reduction: str) -> int:
     return code
 
 
-def _check_leading(op: str, name: str, tensor: Tensor, expected: torch.Size) -> None:
-    if tensor.shape != expected:
+def _flat(op: str, **tensors: Tensor) -> tuple[Tensor, Tensor]:
+    """Merge the leading dimensions of two tensors, (..., K) and (...)."""
+    (name, tensor), (ids_name, ids) = tensors.items()
+    if tensor.dim() == 0:
+        raise RuntimeError(f"pymlp.{op}: {name} must have at least 1 dimension, got shape ()")
+    leading = tensor.shape[:-1]
+    if ids.shape != leading:
         raise RuntimeError(
-            f"pymlp.{op}: {name} must have shape {tuple(expected)}, got {tuple(tensor.shape)}"
+            f"pymlp.{op}: {ids_name} must have shape {tuple(leading)}, got {tuple(ids.shape)}"
         )
+    return tensor.reshape(ids.numel(), tensor.shape[-1]), ids.reshape(-1)

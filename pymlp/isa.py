@@ -1,7 +1,8 @@
 """The CPU instruction set the kernels run with.
 
-The fastest one that the machine supports is chosen when pymlp is imported. The environment variable
-``PYMLP_ISA`` forces another, for instance ``PYMLP_ISA=avx2``; so does :func:`use` at any later time.
+The fastest one that the machine supports is chosen when pymlp is imported. The environment
+variable ``PYMLP_ISA`` forces another, for instance ``PYMLP_ISA=avx2``; so does :func:`use` at any
+later time.
 Results of different instruction sets may differ in the last bits.
 """
 

@@ -19,6 +19,12 @@ const char* dtype_name(ScalarType dtype) {
       return "int64";
     case ScalarType::Int:
       return "int32";
+    case ScalarType::Short:
+      return "int16";
+    case ScalarType::Char:
+      return "int8";
+    case ScalarType::Byte:
+      return "uint8";
     case ScalarType::Bool:
       return "bool";
     default:
@@ -53,16 +59,16 @@ int64_t first_bad(const Id* ids, int64_t n, int64_t count, const std::optional<i
 
 void check_floating(const Argument& a) {
   const ScalarType dtype = a.tensor.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double ||
-                      dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
-                  "pymlp.", a.op, ": ", a.name,
-                  " must be float64, float32, bfloat16 or float16, got ", dtype_name(dtype));
+  check(dtype == ScalarType::Float || dtype == ScalarType::Double ||
+            dtype == ScalarType::BFloat16 || dtype == ScalarType::Half,
+        "pymlp.", a.op, ": ", a.name, " must be float64, float32, bfloat16 or float16, got ",
+        dtype_name(dtype));
 }
 
 void check_dtype(const Argument& a, ScalarType expected, const char* like) {
   const ScalarType dtype = a.tensor.scalar_type();
-  STD_TORCH_CHECK(dtype == expected, "pymlp.", a.op, ": ", a.name, " must be ",
-                  dtype_name(expected), " like ", like, ", got ", dtype_name(dtype));
+  check(dtype == expected, "pymlp.", a.op, ": ", a.name, " must be ", dtype_name(expected),
+        " like ", like, ", got ", dtype_name(dtype));
 }
 
 void check_shape(const Argument& a, std::initializer_list<int64_t> expected) {
@@ -73,22 +79,22 @@ void check_shape(const Argument& a, std::initializer_list<int64_t> expected) {
     ++i;
   }
   if (!equal) {
-    STD_TORCH_CHECK(false, "pymlp.", a.op, ": ", a.name, " must have shape ", shape_name(expected),
-                    ", got ", shape_name(a.tensor.sizes()));
+    check(false, "pymlp.", a.op, ": ", a.name, " must have shape ", shape_name(expected), ", got ",
+          shape_name(a.tensor.sizes()));
   }
 }
 
 void check_dim(const Argument& a, int64_t expected) {
   if (a.tensor.dim() != expected) {
-    STD_TORCH_CHECK(false, "pymlp.", a.op, ": ", a.name, " must have ", expected,
-                    " dimensions, got shape ", shape_name(a.tensor.sizes()));
+    check(false, "pymlp.", a.op, ": ", a.name, " must have ", expected, " dimensions, got shape ",
+          shape_name(a.tensor.sizes()));
   }
 }
 
 void check_integer(const Argument& a) {
   const ScalarType dtype = a.tensor.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Long || dtype == ScalarType::Int, "pymlp.", a.op, ": ",
-                  a.name, " must be int64 or int32, got ", dtype_name(dtype));
+  check(dtype == ScalarType::Long || dtype == ScalarType::Int, "pymlp.", a.op, ": ", a.name,
+        " must be int64 or int32, got ", dtype_name(dtype));
 }
 
 void check_ids(const Argument& a, int64_t count, std::optional<int64_t> ignored) {
@@ -99,14 +105,14 @@ void check_ids(const Argument& a, int64_t count, std::optional<int64_t> ignored)
                           : first_bad(static_cast<const int32_t*>(values.data), n, count, ignored);
   if (bad >= 0) {
     const std::string except = ignored ? " or ignore_index " + std::to_string(*ignored) : "";
-    STD_TORCH_CHECK(false, "pymlp.", a.op, ": ", a.name, " must be in [0, ", count, ")", except,
-                    ", got ", values[bad], " at flat index ", bad);
+    check(false, "pymlp.", a.op, ": ", a.name, " must be in [0, ", count, ")", except, ", got ",
+          values[bad], " at flat index ", bad);
   }
 }
 
 Reduction check_reduction(const char* op, int64_t reduction) {
-  STD_TORCH_CHECK(reduction >= 0 && reduction <= 2, "pymlp.", op,
-                  ": reduction must be 0 (none), 1 (mean) or 2 (sum), got ", reduction);
+  check(reduction >= 0 && reduction <= 2, "pymlp.", op,
+        ": reduction must be 0 (none), 1 (mean) or 2 (sum), got ", reduction);
   return static_cast<Reduction>(reduction);
 }
 

@@ -110,8 +110,8 @@ CrossEntropySettings::CrossEntropySettings(const char* op, int64_t ignore_index,
       label_smoothing(label_smoothing),
       z_loss(z_loss),
       softcap(softcap) {
-  STD_TORCH_CHECK(label_smoothing >= 0 && label_smoothing <= 1, "pymlp.", op,
-                  ": label_smoothing must be between 0 and 1, got ", label_smoothing);
+  check(label_smoothing >= 0 && label_smoothing <= 1, "pymlp.", op,
+        ": label_smoothing must be between 0 and 1, got ", label_smoothing);
 }
 
 Tensor CrossEntropySettings::empty_loss(int64_t N, ScalarType dtype) const {

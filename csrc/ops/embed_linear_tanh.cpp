@@ -40,9 +40,9 @@ std::tuple<Tensor, Tensor, Tensor> embed_linear_tanh_backward(const Tensor& toke
   check_dtype({op, "hidden", hidden}, dtype, "embedding");
   check_dtype({op, "dhidden", dhidden}, dtype, "embedding");
   const Tensor y = dense(hidden), dy = dense(dhidden);
-  STD_TORCH_CHECK(y.numel() == in.examples() * weight.size(0) && dy.numel() == y.numel(), "pymlp.",
-                  op, ": hidden and dhidden must hold ", weight.size(0), " numbers for each of ",
-                  in.examples(), " examples, got ", y.numel(), " and ", dy.numel());
+  check(y.numel() == in.examples() * weight.size(0) && dy.numel() == y.numel(), "pymlp.", op,
+        ": hidden and dhidden must hold ", weight.size(0), " numbers for each of ", in.examples(),
+        " examples, got ", y.numel(), " and ", dy.numel());
   const Tensor dembedding = empty({embedding.size(0), embedding.size(1)}, dtype);
   const Tensor dweight = empty({weight.size(0), weight.size(1)}, dtype);
   const Tensor dbias = empty({weight.size(0)}, dtype);
@@ -68,11 +68,10 @@ EmbedLinearTanhArguments::EmbedLinearTanhArguments(const char* op, const Tensors
   check_dim({op, "embedding", in.embedding}, 2);
   check_dtype({op, names.weight, in.weight}, in.embedding.scalar_type(), "embedding");
   check_dim({op, names.weight, in.weight}, 2);
-  STD_TORCH_CHECK(in.tokens.dim() >= 1, "pymlp.", op,
-                  ": tokens must have shape (..., block_size), got a single number");
+  check(in.tokens.dim() >= 1, "pymlp.", op,
+        ": tokens must have shape (..., block_size), got a single number");
   T_ = in.tokens.size(-1);
-  STD_TORCH_CHECK(T_ >= 1, "pymlp.", op,
-                  ": tokens must have a last dimension of at least 1, got 0");
+  check(T_ >= 1, "pymlp.", op, ": tokens must have a last dimension of at least 1, got 0");
   const int64_t H = in.weight.size(0);
   check_shape({op, names.weight, in.weight}, {H, T_ * in.embedding.size(1)});
   if (in.bias) {

@@ -44,8 +44,7 @@ struct Gradients {
 // gradients: null for the loss alone.
 Tensor mlp_cross_entropy(const MlpTensors& in, const CrossEntropySettings& settings,
                          const std::optional<Tensor>& grad_output, const Gradients* gradients) {
-  STD_TORCH_CHECK(settings.reduction != Reduction::none, "pymlp.", op,
-                  ": reduction must be mean or sum");
+  check(settings.reduction != Reduction::none, "pymlp.", op, ": reduction must be mean or sum");
   check_dim({op, "tokens", in.tokens}, 2);
   const EmbedLinearTanhArguments hidden(op,
                                         {in.tokens, in.embedding, in.hidden_weight, in.hidden_bias},
@@ -101,11 +100,61 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_cross_entropy_for
   return {loss, d.embedding, d.hidden_weight, d.hidden_bias, d.output_weight, d.output_bias};
 }
 
+// Where the five parameters lie in a vector of all of them.
+struct FlatLayout {
+  int64_t hidden_weight, hidden_bias, output_weight, output_bias, size;
+
+  FlatLayout(int64_t V, int64_t T, int64_t E, int64_t H)
+      : hidden_weight(V * E),
+        hidden_bias(hidden_weight + H * T * E),
+        output_weight(hidden_bias + H),
+        output_bias(output_weight + V * H),
+        size(output_bias + V) {}
+};
+
+std::tuple<Tensor, Tensor> mlp_cross_entropy_flat(const Tensor& tokens, const Tensor& targets,
+                                                  const Tensor& parameters, int64_t V, int64_t E,
+                                                  int64_t H) {
+  constexpr const char* op = "mlp_cross_entropy_flat";
+  check_integer({op, "tokens", tokens});
+  check_dim({op, "tokens", tokens}, 2);
+  check_floating({op, "parameters", parameters});
+  check(V > 0 && E > 0 && H > 0 && tokens.size(1) > 0, "pymlp.", op, ": sizes must be positive");
+  const int64_t N = tokens.size(0), T = tokens.size(1);
+  const FlatLayout layout(V, T, E, H);
+  check_shape({op, "parameters", parameters}, {layout.size});
+  const Tensor context = dense(tokens), flat = dense(parameters);
+  check_ids({op, "tokens", context}, V);
+  const CrossEntropySettings settings(op, -100, static_cast<int64_t>(Reduction::mean), 0);
+  const Tensor target = check_target({op, "targets", targets}, N, V, settings.ignore_index);
+  const ScalarType dtype = parameters.scalar_type();
+  const Tensor loss = settings.empty_loss(N, accumulate_type(dtype));
+  const Tensor gradients = empty({layout.size}, dtype);
+  with_storage_type(dtype, [&](auto tag) {
+    using S = decltype(tag);
+    const Kernels<S>& kernels = active_kernels().of<S>();
+    const S* p = data<S>(flat);
+    S* d = mutable_data<S>(gradients);
+    const MlpCrossEntropy<S> problem{
+        {N, T, V, E, H, ids(context), p, p + layout.hidden_weight, p + layout.hidden_bias},
+        {N, H, V, nullptr, p + layout.output_weight, p + layout.output_bias, ids(target),
+         settings.options<S>(nullptr), nullptr}};
+    const MlpCrossEntropyGradients<S> out{
+        {d, d + layout.hidden_weight, d + layout.hidden_bias},
+        {nullptr, d + layout.output_weight, d + layout.output_bias}};
+    const Scratch scratch(kernels.mlp_cross_entropy_workspace(problem, true));
+    kernels.mlp_cross_entropy(problem, mutable_data<Accumulate<S>>(loss), &out, scratch.get(),
+                              TorchParallel());
+  });
+  return {loss, gradients};
+}
+
 }  // namespace
 }  // namespace pymlp
 
 STABLE_TORCH_LIBRARY_IMPL(pymlp, CPU, m) {
   m.impl("mlp_cross_entropy_forward", TORCH_BOX(&pymlp::mlp_cross_entropy_forward));
+  m.impl("mlp_cross_entropy_flat", TORCH_BOX(&pymlp::mlp_cross_entropy_flat));
   m.impl("mlp_cross_entropy_forward_backward",
          TORCH_BOX(&pymlp::mlp_cross_entropy_forward_backward));
 }

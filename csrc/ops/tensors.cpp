@@ -4,7 +4,7 @@ namespace pymlp {
 
 Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype) {
   constexpr int64_t most = 64;
-  STD_TORCH_CHECK(dim <= most, "pymlp: a tensor of ", dim, " dimensions; at most ", most);
+  check(dim <= most, "pymlp: a tensor of ", dim, " dimensions; at most ", most);
   int64_t strides[most];
   int64_t stride = 1;
   for (int64_t i = dim - 1; i >= 0; --i) {

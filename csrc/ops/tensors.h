@@ -1,5 +1,5 @@
-// What every op needs to get from torch tensors to kernels: output tensors, scratch, threads,
-// dtypes.
+// What every op needs to get from torch tensors to kernels: errors, output tensors, scratch,
+// threads, dtypes.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -8,6 +8,8 @@
 
 #include <initializer_list>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 
 #include "kernels/dispatch.h"
 
@@ -15,6 +17,16 @@ namespace pymlp {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// Raises RuntimeError with the joined parts of the message, unless the condition holds. As
+// STD_TORCH_CHECK, without the place in this source that it would put in front.
+template <class... Parts>
+void check(bool condition, const Parts&... message) {
+  if (condition) return;
+  std::ostringstream text;
+  (text << ... << message);
+  throw std::runtime_error(text.str());
+}
 
 // Uninitialised and contiguous, on the CPU. The C shim skips the dispatcher, about half of the cost
 // of torch::stable::empty.

@@ -10,6 +10,7 @@
 #include "kernels/cpu/convert-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/tasks-inl.h"
+#include "kernels/cpu/transpose-inl.h"
 //
 #include "kernels/cpu/softmax-inl.h"
 #include "kernels/cpu/token_index-inl.h"

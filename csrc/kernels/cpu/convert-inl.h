@@ -91,3 +91,10 @@ inline void narrow(const Accumulate<S>* scratch, int64_t n, S* out) {
     for (int64_t i = 0; i < n; ++i) out[i] = narrow_to(scratch[i], out);
   }
 }
+
+// The last step of an output computed in `writable`'s place: its common factor, then its rounding.
+template <class S>
+inline void finish(Accumulate<S>* computed, int64_t n, Accumulate<S> factor, S* out) {
+  scale(computed, n, factor);
+  narrow(computed, n, out);
+}

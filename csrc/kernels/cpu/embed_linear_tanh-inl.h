@@ -48,7 +48,7 @@ struct EmbedLinearTanhPass {
 
   // table (index.rows(), H): P_t = embedding weight_tᵀ. weight_transposed: (K, H) scratch.
   void project(A* weight_transposed, A* table, const Parallel& parallel) const {
-    transpose(H, K, weight, K, weight_transposed);
+    transpose(H, K, weight, weight_transposed);
     parallel.run(index.rows(), grain_for(E * H), [&](int64_t begin, int64_t end) {
       index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
         gemm<A>(e - b, H, E, {rows + b * E, E, 1}, weight_transposed + t * E * H, H, table + b * H,

@@ -20,33 +20,30 @@ template <class T, int R, int C, bool Partial>
 inline void gemm_tile(int64_t K, Strided<T> a, const T* b, int64_t ldb, T* c, int64_t ldc, int tail,
                       bool accumulate) {
   constexpr int W = Vec<T>::size;
-  const auto load_columns = [&](const T* p, int j) {
-    return Partial && j == C - 1 ? Vec<T>::load(p + j * W, tail, T(0)) : Vec<T>::load(p + j * W);
+  const auto lanes = [&](auto j) {
+    if constexpr (Partial && j == C - 1) {
+      return FirstLanes{tail};
+    } else {
+      return AllLanes{};
+    }
   };
   Vec<T> sum[R][C];
-  for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < C; ++j) sum[i][j] = constant(T(0));
-  }
+  unrolled<R>([&](auto i) { unrolled<C>([&](auto j) { sum[i][j] = constant(T(0)); }); });
   for (int64_t k = 0; k < K; ++k) {
     Vec<T> row[C];
-    for (int j = 0; j < C; ++j) row[j] = load_columns(b + k * ldb, j);
-    for (int i = 0; i < R; ++i) {
+    unrolled<C>([&](auto j) { row[j] = load(b + k * ldb + j * W, lanes(j)); });
+    unrolled<R>([&](auto i) {
       const Vec<T> x = constant(a.data[i * a.row + k * a.column]);
-      for (int j = 0; j < C; ++j) sum[i][j] = fma(x, row[j], sum[i][j]);
-    }
+      unrolled<C>([&](auto j) { sum[i][j] = fma(x, row[j], sum[i][j]); });
+    });
   }
-  for (int i = 0; i < R; ++i) {
-    for (int j = 0; j < C; ++j) {
+  unrolled<R>([&](auto i) {
+    unrolled<C>([&](auto j) {
       T* out = c + i * ldc + j * W;
-      const bool partial = Partial && j == C - 1;
-      if (accumulate) sum[i][j] = load_columns(c + i * ldc, j) + sum[i][j];
-      if (partial) {
-        sum[i][j].store(out, tail);
-      } else {
-        sum[i][j].store(out);
-      }
-    }
-  }
+      const Vec<T> result = accumulate ? load(out, lanes(j)) + sum[i][j] : sum[i][j];
+      store(out, result, lanes(j));
+    });
+  });
 }
 
 template <class T>
@@ -94,18 +91,6 @@ inline void gemm(int64_t M, int64_t N, int64_t K, Strided<T> a, const T* b, int6
       } else {
         gemm_panel<T, 1, true>(M, depth, block, panel, ldb, c + j, ldc, tail, add);
       }
-    }
-  }
-}
-
-// out (columns, rows) = in (rows, columns)ᵀ; a row of `in` starts every ld elements.
-template <class T>
-inline void transpose(int64_t rows, int64_t columns, const T* in, int64_t ld, T* out) {
-  constexpr int64_t block = 8;
-  for (int64_t i0 = 0; i0 < rows; i0 += block) {
-    const int64_t i1 = smaller(i0 + block, rows);
-    for (int64_t j = 0; j < columns; ++j) {
-      for (int64_t i = i0; i < i1; ++i) out[j * rows + i] = in[i * ld + j];
     }
   }
 }

@@ -31,25 +31,33 @@ struct LinearCrossEntropyPass {
   struct Rule {
     SoftmaxLoss<A> softmax;
     double normalizer;
-    A* losses;  // (N)
+    A row_scale;     // factor of each row's gradient, unless rows have their own (Reduction::none)
+    A common_scale;  // factor of all gradients, left for the end
+    A* losses;       // (N)
   };
 
+  // The common factor is left for the end because it is small for large batches: multiplied into
+  // dlogits it would turn many of them into subnormal numbers, on which processors are slow.
   Rule prepare(A* loss) {
     weight = widened(problem.weight, V * H, weight_scratch);
     bias = widened(problem.bias, V, bias_scratch);
-    transpose(V, H, weight, H, weight_transposed);
+    transpose(V, H, weight, weight_transposed);
     const SoftmaxLoss<A> softmax(V, problem.options, class_weight_scratch);
-    const bool mean = problem.options.reduction == Reduction::mean;
-    return {softmax, mean ? softmax.total_weight(problem.target, N) : 1,
-            problem.options.reduction == Reduction::none ? loss : losses};
+    const Reduction reduction = problem.options.reduction;
+    if (reduction == Reduction::none) return {softmax, 1, 1, 1, loss};
+    const double normalizer =
+        reduction == Reduction::mean ? softmax.total_weight(problem.target, N) : 1;
+    const A factor = A((problem.grad_output ? problem.grad_output[0] : A(1)) / normalizer);
+    // A mean over nothing has an infinite factor, which rows that are ignored must not meet.
+    if (normalizer == 0) return {softmax, normalizer, factor, 1, losses};
+    return {softmax, normalizer, 1, factor, losses};
   }
 
   int64_t row_cost(bool gradients) const { return V * ((gradients ? 2 : 1) * H + 2 * exp_cost); }
 
-  A scale(const Rule& rule, int64_t n) const {
-    const bool per_row = problem.options.reduction == Reduction::none;
-    const A grad_output = problem.grad_output ? problem.grad_output[per_row ? n : 0] : A(1);
-    return A(grad_output / rule.normalizer);
+  A row_scale(const Rule& rule, int64_t n) const {
+    const bool per_row = problem.options.reduction == Reduction::none && problem.grad_output;
+    return per_row ? problem.grad_output[n] : rule.row_scale;
   }
 
   // Examples [begin, end) of the chunk that starts at `first`; input, dinput (null: no gradients):
@@ -85,7 +93,7 @@ struct LinearCrossEntropyPass {
     if (!gradient) return;
     A* caps = x + chunk * V;
     if (capped) std::memcpy(caps, x, V * sizeof(A));
-    rule.softmax.gradient(x, softmax, target, scale(rule, n), x);
+    rule.softmax.gradient(x, softmax, target, row_scale(rule, n), x);
     if (capped) rule.softmax.cap_gradient(caps, x);
   }
 
@@ -134,7 +142,9 @@ struct LinearCrossEntropyKernel {
                      const int64_t offset = begin * p.H, size = (end - begin) * p.H;
                      widened(input + offset, size, input_scratch + scratch_size<S>(offset));
                      pass.rows(rule, first, begin, end, x, dinput);
-                     if (dinput) narrow(dinput + offset, size, d.input + first * p.H + offset);
+                     if (dinput == nullptr) return;
+                     scale(dinput + offset, size, rule.common_scale);
+                     narrow(dinput + offset, size, d.input + first * p.H + offset);
                    });
       if (gradients == nullptr) return;
       for_columns(parallel, p.H, (last - first) * p.V, [&](int64_t h0, int64_t h1) {
@@ -142,7 +152,7 @@ struct LinearCrossEntropyKernel {
       });
     });
     reduce_losses(p.options.reduction, rule.losses, p.N, rule.normalizer, loss);
-    if (dweight) narrow(dweight, p.V * p.H, d.weight);
-    if (dbias) narrow(dbias, p.V, d.bias);
+    if (dweight) finish(dweight, p.V * p.H, rule.common_scale, d.weight);
+    if (dbias) finish(dbias, p.V, rule.common_scale, d.bias);
   }
 };

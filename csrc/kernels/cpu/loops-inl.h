@@ -31,9 +31,33 @@ inline void for_vectors(int64_t begin, int64_t end, const Body& body) {
   if (i < end) body(i, FirstLanes{static_cast<int>(end - i)});
 }
 
+template <int I>
+using Index = std::integral_constant<int, I>;
+
+template <class Body, int... I>
+inline void unrolled(const Body& body, std::integer_sequence<int, I...>) {
+  (body(Index<I>{}), ...);
+}
+
+// body(0), ..., body(N - 1) with constant arguments. A loop over an array of vectors would leave it
+// to the compiler whether that array lives in registers.
+template <int N, class Body>
+inline void unrolled(const Body& body) {
+  unrolled(body, std::make_integer_sequence<int, N>{});
+}
+
 template <class T>
 inline void fill(T* out, int64_t n, T value) {
   for (int64_t i = 0; i < n; ++i) out[i] = value;
+}
+
+// x *= factor
+template <class T>
+inline void scale(T* x, int64_t n, T factor) {
+  if (factor == T(1)) return;
+  for_vectors<T>(0, n, [&](int64_t i, auto lanes) {
+    store(x + i, load(x + i, lanes) * Vec<T>::broadcast(factor), lanes);
+  });
 }
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

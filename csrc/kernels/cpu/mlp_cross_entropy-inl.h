@@ -46,7 +46,7 @@ struct MlpCrossEntropyKernel {
     });
     const LinearCrossEntropy<S>& output = last_layer.problem;
     reduce_losses(output.options.reduction, rule.losses, N, rule.normalizer, loss);
-    if (gradients) finish(*gradients, parallel);
+    if (gradients) finish_gradients(*gradients, rule.common_scale, parallel);
   }
 
  private:
@@ -81,13 +81,13 @@ struct MlpCrossEntropyKernel {
     });
   }
 
-  void finish(const Gradients& d, const Parallel& parallel) const {
+  void finish_gradients(const Gradients& d, A factor, const Parallel& parallel) const {
     const int64_t V = last_layer.V;
     first_layer.finish(G, products, dembedding, dweight, dbias, parallel);
-    narrow(dembedding, first_layer.V * first_layer.E, d.hidden.embedding);
-    narrow(dweight, H * first_layer.K, d.hidden.weight);
-    if (dbias) narrow(dbias, H, d.hidden.bias);
-    narrow(doutput_weight, V * H, d.output.weight);
-    if (doutput_bias) narrow(doutput_bias, V, d.output.bias);
+    finish(dembedding, first_layer.V * first_layer.E, factor, d.hidden.embedding);
+    finish(dweight, H * first_layer.K, factor, d.hidden.weight);
+    if (dbias) finish(dbias, H, factor, d.hidden.bias);
+    finish(doutput_weight, V * H, factor, d.output.weight);
+    if (doutput_bias) finish(doutput_bias, V, factor, d.output.bias);
   }
 };

@@ -85,8 +85,8 @@ struct SoftmaxLoss {
   void gradient(const A* x, RowSoftmax<A> row, int64_t target, A scale, A* dx) const {
     const A hit = scale * (1 - smoothing) * weight_of(target);
     const A spread = scale * smoothing / A(V);
-    const A pull =
-        hit + spread * class_weight_sum + scale * 2 * z_loss * (row.maximum + log(row.sum));
+    A pull = hit + spread * class_weight_sum;
+    if (z_loss != 0) pull += scale * 2 * z_loss * (row.maximum + log(row.sum));
     const Vec<A> factor = constant(pull / row.sum);
     for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
       const Vec<A> e = exp(load(x + v, lanes) - constant(row.maximum));

@@ -2,7 +2,7 @@
 // never a result; sizes of chunks depend on the problem alone.
 
 // Below this many multiply-adds a second thread costs more than it brings.
-constexpr int64_t task_cost = 65536;
+constexpr int64_t task_cost = 524288;
 
 // exp and tanh cost about as much as this many multiply-adds.
 constexpr int64_t exp_cost = 12;
