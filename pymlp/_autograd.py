@@ -48,15 +48,15 @@ def _formula_gradients(
     """Gradients of ``formula(*inputs)`` as differentiable functions of inputs and grad_output."""
     with torch.enable_grad():
         # Aliases, so that a tensor passed twice gets the gradient of each of its places.
-        aliases = [x.view_as(x) if x is not None and x.requires_grad else x for x in inputs]
-        wanted = [i for i, x in enumerate(inputs) if x is not None and x.requires_grad]
+        aliases = {
+            i: x.view_as(x) for i, x in enumerate(inputs) if x is not None and x.requires_grad
+        }
+        output = formula(*(aliases.get(i, x) for i, x in enumerate(inputs)))
         found = torch.autograd.grad(
-            formula(*aliases), [aliases[i] for i in wanted], grad_output, create_graph=True
+            output, list(aliases.values()), grad_output.to(output.dtype), create_graph=True
         )
-    gradients: list[Tensor | None] = [None] * len(inputs)
-    for i, gradient in zip(wanted, found, strict=True):
-        gradients[i] = gradient
-    return gradients
+    gradients = dict(zip(aliases, found, strict=True))
+    return [gradients.get(i) for i in range(len(inputs))]
 
 
 def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> None:
@@ -131,7 +131,7 @@ class CrossEntropy(Function):
         loss, softmax = cross_entropy_forward(input, target, weight, *options)
         ctx.save_for_backward(input, target, weight, softmax)
         ctx.options = options
-        return loss.to(input.dtype)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
@@ -301,4 +301,5 @@ class FlatMLPCrossEntropy(Function):
                 "pymlp: FlatMLPCrossEntropy has no second derivative; use pymlp.mlp_cross_entropy"
             )
         gradient: Tensor = ctx.gradient
+        ctx.gradient = None  # whoever keeps the loss need not keep this
         return gradient if grad_output.item() == 1.0 else gradient * grad_output, None, None, None

@@ -11,7 +11,10 @@ Shapes use B (batch), T (block_size), V (vocab_size), E (n_embd) and H (n_hidden
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -19,6 +22,10 @@ from pymlp import _autograd, reference
 from pymlp._autograd import REDUCTIONS, in_functorch
 
 __all__ = ["cross_entropy", "embed_linear_tanh", "linear_cross_entropy", "mlp_cross_entropy"]
+
+# Elements of `cross_entropy`'s input below which PyTorch's own op, whose autograd node is not in
+# Python, is faster in eager mode (docs/performance.md).
+_WORTH_FUSING = 524_288
 
 
 def embed_linear_tanh(
@@ -51,11 +58,14 @@ def embed_linear_tanh(
     ):
         return reference.embed_linear_tanh(tokens, embedding, weight, bias)
     if torch.is_autocast_enabled("cpu"):
-        embedding, weight, bias = _lower(embedding), _lower(weight), _lower(bias)
+        dtype = torch.get_autocast_dtype("cpu")
+        embedding, weight, bias = _cast(embedding, dtype), _cast(weight, dtype), _cast(bias, dtype)
+    hidden: Tensor
     if _needs_graph(embedding, weight, bias):
-        hidden: Tensor = _autograd.EmbedLinearTanh.apply(tokens, embedding, weight, bias)
-        return hidden
-    return _autograd.embed_linear_tanh_forward(tokens, embedding, weight, bias)
+        hidden = _autograd.EmbedLinearTanh.apply(tokens, embedding, weight, bias)
+    else:
+        hidden = _autograd.embed_linear_tanh_forward(tokens, embedding, weight, bias)
+    return hidden
 
 
 def cross_entropy(
@@ -71,7 +81,8 @@ def cross_entropy(
     Equivalent to: `torch.nn.functional.cross_entropy` of the same signature, for every input it
     takes; int32 targets are accepted too. Inputs (N, V) with class ids (N,) run the fused kernel,
     which keeps two numbers a row for the backward instead of an (N, V) array; probability targets,
-    uint8 ids, further dimensions and differentiable class weights go to PyTorch's own op.
+    uint8 ids, further dimensions, differentiable class weights and, in eager mode, small inputs go
+    to PyTorch's own op.
 
     Args:
         input: (N, V) logits; (V,) and (N, V, d1, ...) are accepted.
@@ -90,6 +101,13 @@ def cross_entropy(
         ValueError: unknown `reduction`.
         RuntimeError: a shape or dtype does not fit, or an id is out of range.
     """
+    if input.numel() < _WORTH_FUSING and not torch.compiler.is_compiling():
+        try:
+            return F.cross_entropy(
+                input, target, weight, None, ignore_index, None, reduction, label_smoothing
+            )
+        except (IndexError, RuntimeError, ValueError):
+            pass  # int32 targets, and bad input, which the checks below name better
     code = _reduction_code("cross_entropy", reduction)
     formula = _use_formula("cross_entropy", input=input, target=target, weight=weight)
     ids = not target.is_floating_point() and target.dtype != torch.uint8
@@ -99,12 +117,14 @@ def cross_entropy(
             input, target, weight, ignore_index, reduction, label_smoothing
         )
     if torch.is_autocast_enabled("cpu"):
-        input, weight = _raise(input), _raise(weight)
+        input, weight = _cast(input, torch.float32), _cast(weight, torch.float32)
     options = (ignore_index, code, label_smoothing)
+    loss: Tensor
     if _needs_graph(input):
-        loss: Tensor = _autograd.CrossEntropy.apply(input, target, weight, options)
-        return loss
-    return _autograd.cross_entropy_forward(input, target, weight, *options)[0].to(input.dtype)
+        loss = _autograd.CrossEntropy.apply(input, target, weight, options)
+    else:
+        loss, _ = _autograd.cross_entropy_forward(input, target, weight, *options)
+    return loss.to(input.dtype)
 
 
 def linear_cross_entropy(
@@ -183,11 +203,12 @@ def linear_cross_entropy(
         )
     leading = input.shape[:-1]
     if len(leading) != 1:
-        input, target = _flat("linear_cross_entropy", input=input, target=target)
+        input, target = _merge_leading("linear_cross_entropy", input=input, target=target)
     autocast = torch.is_autocast_enabled("cpu")
     if autocast:
-        input, linear_weight = _lower(input), _lower(linear_weight)
-        linear_bias, weight = _lower(linear_bias), _lower(weight)
+        dtype = torch.get_autocast_dtype("cpu")
+        input, linear_weight = _cast(input, dtype), _cast(linear_weight, dtype)
+        linear_bias, weight = _cast(linear_bias, dtype), _cast(weight, dtype)
     arguments = (input, linear_weight, linear_bias, target, weight)
     options = (ignore_index, code, label_smoothing, z_loss, softcap or 0.0)
     loss: Tensor
@@ -273,11 +294,13 @@ def mlp_cross_entropy(
             label_smoothing=label_smoothing,
         )
     if tokens.dim() != 2:
-        tokens, targets = _flat("mlp_cross_entropy", tokens=tokens, targets=targets)
+        tokens, targets = _merge_leading("mlp_cross_entropy", tokens=tokens, targets=targets)
     autocast = torch.is_autocast_enabled("cpu")
     if autocast:
-        embedding, hidden_weight, hidden_bias = map(_lower, (embedding, hidden_weight, hidden_bias))
-        output_weight, output_bias = map(_lower, (output_weight, output_bias))
+        dtype = torch.get_autocast_dtype("cpu")
+        embedding, hidden_weight = _cast(embedding, dtype), _cast(hidden_weight, dtype)
+        hidden_bias, output_bias = _cast(hidden_bias, dtype), _cast(output_bias, dtype)
+        output_weight = _cast(output_weight, dtype)
     parameters = (embedding, hidden_weight, hidden_bias, output_weight, output_bias)
     options = (ignore_index, code, label_smoothing)
     loss: Tensor
@@ -315,16 +338,13 @@ def _needs_graph(*inputs: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
 
 
-def _lower(tensor: Tensor | None) -> Tensor | None:
-    """As autocast treats the inputs of a linear layer: float64 stays as it is."""
-    if tensor is None or tensor.dtype == torch.float64:
-        return tensor
-    return tensor.to(torch.get_autocast_dtype("cpu"))
-
-
-def _raise(tensor: Tensor | None) -> Tensor | None:
-    """As autocast treats the inputs of a loss."""
-    return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.float()
+@overload
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
+@overload
+def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None: ...
+def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """As autocast does it: float64 stays as it is."""
+    return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
 def _reduction_code(op: str, reduction: str) -> int:
@@ -336,7 +356,7 @@ def _reduction_code(op: str, reduction: str) -> int:
     return code
 
 
-def _flat(op: str, **tensors: Tensor) -> tuple[Tensor, Tensor]:
+def _merge_leading(op: str, **tensors: Tensor) -> tuple[Tensor, Tensor]:
     """Merge the leading dimensions of two tensors, (..., K) and (...)."""
     (name, tensor), (ids_name, ids) = tensors.items()
     if tensor.dim() == 0:

@@ -51,7 +51,7 @@ std::tuple<Tensor, Tensor> cross_entropy_forward(const Tensor& input, const Tens
     using A = Accumulate<S>;
     const Kernels<S>& kernels = active_kernels().of<S>();
     const CrossEntropy<S> problem = in.problem<S>();
-    const Scratch scratch(kernels.cross_entropy_forward_workspace(problem));
+    Scratch scratch(kernels.cross_entropy_forward_workspace(problem));
     kernels.cross_entropy_forward(problem, mutable_data<A>(loss), mutable_data<A>(softmax),
                                   scratch.get(), TorchParallel());
   });
@@ -74,7 +74,7 @@ Tensor cross_entropy_backward(const Tensor& grad_output, const Tensor& input, co
     using A = Accumulate<S>;
     const Kernels<S>& kernels = active_kernels().of<S>();
     const CrossEntropy<S> problem = in.problem<S>();
-    const Scratch scratch(kernels.cross_entropy_backward_workspace(problem));
+    Scratch scratch(kernels.cross_entropy_backward_workspace(problem));
     kernels.cross_entropy_backward(problem, data<A>(saved), data<A>(grad), mutable_data<S>(dinput),
                                    scratch.get(), TorchParallel());
   });

@@ -22,7 +22,7 @@ Tensor embed_linear_tanh_forward(const Tensor& tokens, const Tensor& embedding,
     using S = decltype(tag);
     const Kernels<S>& kernels = active_kernels().of<S>();
     const EmbedLinearTanh<S> problem = in.problem<S>();
-    const Scratch scratch(kernels.embed_linear_tanh_forward_workspace(problem));
+    Scratch scratch(kernels.embed_linear_tanh_forward_workspace(problem));
     kernels.embed_linear_tanh_forward(problem, mutable_data<S>(hidden), scratch.get(),
                                       TorchParallel());
   });
@@ -52,7 +52,7 @@ std::tuple<Tensor, Tensor, Tensor> embed_linear_tanh_backward(const Tensor& toke
     const EmbedLinearTanh<S> problem = in.problem<S>();
     const EmbedLinearTanhGradients<S> gradients{mutable_data<S>(dembedding),
                                                 mutable_data<S>(dweight), mutable_data<S>(dbias)};
-    const Scratch scratch(kernels.embed_linear_tanh_backward_workspace(problem));
+    Scratch scratch(kernels.embed_linear_tanh_backward_workspace(problem));
     kernels.embed_linear_tanh_backward(problem, data<S>(y), data<S>(dy), gradients, scratch.get(),
                                        TorchParallel());
   });

@@ -55,7 +55,7 @@ Tensor linear_cross_entropy(const LinearCrossEntropyTensors& in,
       out = {mutable_data<S>(gradients->input), mutable_data<S>(gradients->linear_weight),
              mutable_data<S>(gradients->linear_bias)};
     }
-    const Scratch scratch(kernels.linear_cross_entropy_workspace(problem, gradients != nullptr));
+    Scratch scratch(kernels.linear_cross_entropy_workspace(problem, gradients != nullptr));
     kernels.linear_cross_entropy(problem, mutable_data<A>(loss), gradients ? &out : nullptr,
                                  scratch.get(), TorchParallel());
   });

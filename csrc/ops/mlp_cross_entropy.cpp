@@ -66,7 +66,7 @@ Tensor mlp_cross_entropy(const MlpTensors& in, const CrossEntropySettings& setti
                                                settings.options<S>(nullptr), data<A>(grad))};
     MlpCrossEntropyGradients<S> out;
     if (gradients) out = gradients->pointers<S>();
-    const Scratch scratch(kernels.mlp_cross_entropy_workspace(problem, gradients != nullptr));
+    Scratch scratch(kernels.mlp_cross_entropy_workspace(problem, gradients != nullptr));
     kernels.mlp_cross_entropy(problem, mutable_data<A>(loss), gradients ? &out : nullptr,
                               scratch.get(), TorchParallel());
   });
@@ -142,7 +142,7 @@ std::tuple<Tensor, Tensor> mlp_cross_entropy_flat(const Tensor& tokens, const Te
     const MlpCrossEntropyGradients<S> out{
         {d, d + layout.hidden_weight, d + layout.hidden_bias},
         {nullptr, d + layout.output_weight, d + layout.output_bias}};
-    const Scratch scratch(kernels.mlp_cross_entropy_workspace(problem, true));
+    Scratch scratch(kernels.mlp_cross_entropy_workspace(problem, true));
     kernels.mlp_cross_entropy(problem, mutable_data<Accumulate<S>>(loss), &out, scratch.get(),
                               TorchParallel());
   });

@@ -37,14 +37,22 @@ inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
-// Scratch for one kernel call, from torch's allocator.
+// Scratch for one kernel call: a little of its own, else from torch's allocator.
 class Scratch {
  public:
-  explicit Scratch(size_t bytes) : bytes_(empty({static_cast<int64_t>(bytes)}, ScalarType::Byte)) {}
-  void* get() const { return bytes_.mutable_data_ptr(); }
+  explicit Scratch(size_t bytes) : memory_(own_) {
+    if (bytes <= sizeof(own_)) return;
+    allocated_ = empty({static_cast<int64_t>(bytes)}, ScalarType::Byte);
+    memory_ = allocated_->mutable_data_ptr();
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  void* get() { return memory_; }
 
  private:
-  Tensor bytes_;
+  alignas(64) char own_[1024];
+  std::optional<Tensor> allocated_;
+  void* memory_;
 };
 
 // torch's own thread pool: as many threads as torch.set_num_threads says.

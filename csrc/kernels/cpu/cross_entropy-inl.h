@@ -17,14 +17,16 @@ struct CrossEntropyPass {
 
   SoftmaxLoss<A> softmax_loss() const { return {V, problem.options, class_weight_scratch}; }
 
-  // body(n, x) with x the widened row n, in parallel.
+  // body(n, count, x) in parallel, with x (count, V) the widened rows n, n+1, ..., at most
+  // row_block of them.
   template <class Body>
   void for_rows(const Parallel& parallel, const Body& body) const {
     for_chunks(N, chunk, [&](int64_t first, int64_t last) {
       parallel.run(last - first, grain_for(2 * exp_cost * V), [&](int64_t begin, int64_t end) {
-        for (int64_t n = first + begin; n < first + end; ++n) {
-          body(n,
-               widened(problem.input + n * V, V, input_scratch + scratch_size<S>((n - first) * V)));
+        for (int64_t n = first + begin; n < first + end; n += row_block) {
+          const int64_t count = smaller(row_block, first + end - n);
+          A* scratch = input_scratch + scratch_size<S>((n - first) * V);
+          body(n, count, widened(problem.input + n * V, count * V, scratch));
         }
       });
     });
@@ -45,12 +47,16 @@ struct CrossEntropyForward {
     const CrossEntropy<S>& p = pass.problem;
     const SoftmaxLoss<A> rule = pass.softmax_loss();
     A* row_loss = p.options.reduction == Reduction::none ? loss : losses;
-    pass.for_rows(parallel, [&](int64_t n, const A* x) {
-      const RowSoftmax<A> row = row_softmax(x, pass.V);
-      softmax[2 * n] = row.maximum;
-      softmax[2 * n + 1] = row.sum;
-      const int64_t target = p.target[n];
-      row_loss[n] = target == rule.ignore_index ? A(0) : rule.loss(x, row, target);
+    pass.for_rows(parallel, [&](int64_t n, int64_t count, const A* x) {
+      RowSoftmax<A> rows[row_block];
+      row_softmax(x, count, pass.V, rows);
+      for (int64_t i = 0; i < count; ++i) {
+        softmax[2 * (n + i)] = rows[i].maximum;
+        softmax[2 * (n + i) + 1] = rows[i].sum;
+        const int64_t target = p.target[n + i];
+        const bool ignored = target == rule.ignore_index;
+        row_loss[n + i] = ignored ? A(0) : rule.loss(x + i * pass.V, rows[i], target);
+      }
     });
     const bool mean = p.options.reduction == Reduction::mean;
     reduce_losses(p.options.reduction, row_loss, p.N, mean ? rule.total_weight(p.target, p.N) : 1,
@@ -76,16 +82,18 @@ struct CrossEntropyBackward {
     A shared = per_row ? A(0) : grad_output[0];
     if (p.options.reduction == Reduction::mean)
       shared = A(shared / rule.total_weight(p.target, p.N));
-    pass.for_rows(parallel, [&](int64_t n, const A* x) {
-      A* dx = writable(dinput + n * V, dinput_scratch + scratch_size<S>(n % pass.chunk * V));
-      const int64_t target = p.target[n];
-      if (target == rule.ignore_index) {
-        fill(dx, V, A(0));
-      } else {
-        const RowSoftmax<A> row{softmax[2 * n], softmax[2 * n + 1]};
-        rule.gradient(x, row, target, per_row ? grad_output[n] : shared, dx);
+    pass.for_rows(parallel, [&](int64_t begin, int64_t count, const A* x) {
+      for (int64_t n = begin; n < begin + count; ++n, x += V) {
+        A* dx = writable(dinput + n * V, dinput_scratch + scratch_size<S>(n % pass.chunk * V));
+        const int64_t target = p.target[n];
+        if (target == rule.ignore_index) {
+          fill(dx, V, A(0));
+        } else {
+          const RowSoftmax<A> row{softmax[2 * n], softmax[2 * n + 1]};
+          rule.gradient(x, row, target, per_row ? grad_output[n] : shared, dx);
+        }
+        narrow(dx, V, dinput + n * V);
       }
-      narrow(dx, V, dinput + n * V);
     });
   }
 };

@@ -64,33 +64,36 @@ struct LinearCrossEntropyPass {
   // rows of that chunk.
   void rows(const Rule& rule, int64_t first, int64_t begin, int64_t end, const A* input,
             A* dinput) const {
-    constexpr int64_t block = 32;
-    for (int64_t b = begin; b < end; b += block) {
-      const int64_t count = smaller(block, end - b);
+    for (int64_t b = begin; b < end; b += row_block) {
+      const int64_t count = smaller(row_block, end - b);
       A* x = logits + b * V;
       for (int64_t n = 0; bias && n < count; ++n) {
         for (int64_t v = 0; v < V; ++v) x[n * V + v] = bias[v];
       }
       gemm<A>(count, V, H, {input + b * H, H, 1}, weight_transposed, V, x, V, bias != nullptr);
-      for (int64_t n = b; n < b + count; ++n)
-        row(rule, first + n, logits + n * V, dinput != nullptr);
+      losses_of_rows(rule, first + b, count, x, dinput != nullptr);
       if (dinput) gemm<A>(count, H, V, {x, V, 1}, weight, H, dinput + b * H, H, false);
     }
   }
 
-  // The loss of example n, and its dlogits in the place of its logits x.
-  void row(const Rule& rule, int64_t n, A* x, bool gradient) const {
+  // The losses of examples n, n+1, ... and their dlogits in the place of their logits x (count, V).
+  void losses_of_rows(const Rule& rule, int64_t n, int64_t count, A* x, bool gradient) const {
+    if (rule.softmax.softcap > 0) rule.softmax.cap(x, count * V);
+    RowSoftmax<A> softmax[row_block];
+    row_softmax(x, count, V, softmax);
+    for (int64_t i = 0; i < count; ++i) row(rule, n + i, softmax[i], x + i * V, gradient);
+  }
+
+  void row(const Rule& rule, int64_t n, RowSoftmax<A> softmax, A* x, bool gradient) const {
     const int64_t target = problem.target[n];
     if (target == rule.softmax.ignore_index) {
       rule.losses[n] = 0;
       if (gradient) fill(x, V, A(0));
       return;
     }
-    const bool capped = rule.softmax.softcap > 0;
-    if (capped) rule.softmax.cap(x);
-    const RowSoftmax<A> softmax = row_softmax(x, V);
     rule.losses[n] = rule.softmax.loss(x, softmax, target);
     if (!gradient) return;
+    const bool capped = rule.softmax.softcap > 0;
     A* caps = x + chunk * V;
     if (capped) std::memcpy(caps, x, V * sizeof(A));
     rule.softmax.gradient(x, softmax, target, row_scale(rule, n), x);

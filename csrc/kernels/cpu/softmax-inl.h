@@ -10,19 +10,40 @@ struct RowSoftmax {
   A maximum, sum;
 };
 
-template <class A>
-inline RowSoftmax<A> row_softmax(const A* x, int64_t V) {
+// R rows of x (R, V) at once: each row is a chain of dependent steps, and several chains fill the
+// time that one would wait.
+template <int R, class A>
+inline void softmax_of_rows(const A* x, int64_t V, RowSoftmax<A>* rows) {
   constexpr A lowest = -A(__builtin_inf());
-  Vec<A> largest = constant(lowest);
-  for_vectors<A>(
-      0, V, [&](int64_t v, auto lanes) { largest = max(largest, load(x + v, lanes, lowest)); });
-  const A maximum = largest.reduce_max();
-  Vec<A> sum = constant(A(0));
+  Vec<A> largest[R], sum[R];
+  A maximum[R];
+  unrolled<R>([&](auto r) { largest[r] = constant(lowest); });
   for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
-    sum = sum + exp(load(x + v, lanes, lowest) - constant(maximum));
+    unrolled<R>([&](auto r) { largest[r] = max(largest[r], load(x + r * V + v, lanes, lowest)); });
   });
-  return {maximum, sum.reduce_add()};
+  unrolled<R>([&](auto r) {
+    maximum[r] = largest[r].reduce_max();
+    sum[r] = constant(A(0));
+  });
+  for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
+    unrolled<R>([&](auto r) {
+      sum[r] = sum[r] + exp(load(x + r * V + v, lanes, lowest) - constant(maximum[r]));
+    });
+  });
+  unrolled<R>([&](auto r) { rows[r] = {maximum[r], sum[r].reduce_add()}; });
 }
+
+// rows[n] for each of the rows of x (count, V).
+template <class A>
+inline void row_softmax(const A* x, int64_t count, int64_t V, RowSoftmax<A>* rows) {
+  constexpr int together = 4;
+  int64_t n = 0;
+  for (; n + together <= count; n += together) softmax_of_rows<together>(x + n * V, V, rows + n);
+  for (; n < count; ++n) softmax_of_rows<1>(x + n * V, V, rows + n);
+}
+
+// Rows whose softmax is held at once.
+constexpr int64_t row_block = 32;
 
 // CrossEntropyOptions in the type arithmetic is done in. With p = softmax(x), target y, class
 // weights w, smoothing s and W = Σ w, the loss of a row is, as in F.cross_entropy,
@@ -61,10 +82,10 @@ struct SoftmaxLoss {
   }
 
   // softcap * tanh(x / softcap), in place.
-  void cap(A* x) const {
+  void cap(A* x, int64_t n) const {
     const Vec<A> limit = constant(softcap);
-    for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
-      store(x + v, limit * tanh(load(x + v, lanes) / limit), lanes);
+    for_vectors<A>(0, n, [&](int64_t i, auto lanes) {
+      store(x + i, limit * tanh(load(x + i, lanes) / limit), lanes);
     });
   }
 
@@ -113,7 +134,10 @@ template <class A>
 inline void reduce_losses(Reduction reduction, const A* losses, int64_t N, double normalizer,
                           A* out) {
   if (reduction == Reduction::none) return;
+  constexpr int64_t chains = 8;  // of dependent additions; the sum's order depends on N alone
+  double sums[chains] = {};
+  for (int64_t n = 0; n < N; ++n) sums[n % chains] += losses[n];
   double sum = 0;
-  for (int64_t n = 0; n < N; ++n) sum += losses[n];
+  for (double s : sums) sum += s;
   *out = A(sum / normalizer);
 }
