@@ -1,24 +1,36 @@
 """pymlp: the multi-layer perceptron language model of Bengio et al. (2003), fast, in PyTorch."""
 
-from pymlp import functional, isa, reference
+from pymlp import data, functional, isa, reference
+from pymlp.config import TrainConfig
+from pymlp.evaluate import evaluate
 from pymlp.functional import (
     cross_entropy,
     embed_linear_tanh,
     linear_cross_entropy,
     mlp_cross_entropy,
 )
-from pymlp.model import MLP, MLPConfig
+from pymlp.model import MLP, MLPConfig, lecture_init
+from pymlp.presets import PRESETS
+from pymlp.sampling import sample
+from pymlp.trainer import Trainer
 
 isa.use_environment()
 
 __all__ = [
     "MLP",
+    "PRESETS",
     "MLPConfig",
+    "TrainConfig",
+    "Trainer",
     "cross_entropy",
+    "data",
     "embed_linear_tanh",
+    "evaluate",
     "functional",
     "isa",
+    "lecture_init",
     "linear_cross_entropy",
     "mlp_cross_entropy",
     "reference",
+    "sample",
 ]

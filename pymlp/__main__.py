@@ -1,0 +1,5 @@
+"""``python -m pymlp`` is the command line program `pymlp`."""
+
+from pymlp.cli import main
+
+main(prog_name="pymlp")

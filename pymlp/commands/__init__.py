@@ -1,0 +1,1 @@
+"""The commands of `pymlp`, one module each."""

@@ -1,0 +1,69 @@
+"""What several commands share: options, output, the data and membership of lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+import torch
+
+from pymlp import sources
+from pymlp.data import Dataset
+from pymlp.rundir import RunDirectory
+
+
+def _set_threads(ctx: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    if value is not None:
+        torch.set_num_threads(value)
+
+
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    callback=_set_threads,
+    expose_value=False,
+    help=f"Threads to compute with.  [default: torch's choice, here {torch.get_num_threads()}]",
+)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout."
+)
+
+best_option = click.option(
+    "--best", is_flag=True, help="Use the parameters with the lowest dev loss, not the last ones."
+)
+
+
+def _open_run(ctx: click.Context, parameter: click.Parameter, value: str) -> RunDirectory:
+    try:
+        return RunDirectory.open(value)
+    except FileNotFoundError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+run_argument = click.argument("run", callback=_open_run)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """One line on stdout."""
+    click.echo(json.dumps(result, allow_nan=False))
+
+
+def note(message: str) -> None:
+    """A line on stderr."""
+    click.echo(message, err=True)
+
+
+def shown(path: os.PathLike[str]) -> str:
+    """A path as a person would type it: relative where that is shorter."""
+    relative = os.path.relpath(path)
+    return min(os.fspath(path), relative, key=len)
+
+
+def data_of(run: RunDirectory) -> Dataset:
+    """The data set that the run was trained on."""
+    config = run.config()
+    return sources.recall(config["data"], config["model"]["block_size"])

@@ -1,0 +1,82 @@
+"""`pymlp info`: what is installed and active here, and what a data file repeats."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import click
+import torch
+
+from pymlp import _engine, isa, sources
+from pymlp.commands.common import json_option, print_json
+from pymlp.data import Dataset, Overlap, names
+
+
+@click.command(epilog="Example: pymlp info --data names.txt")
+@click.option(
+    "--data",
+    "source",
+    is_flag=False,
+    flag_value=sources.BUNDLED,
+    metavar="[FILE]",
+    help="Report on the lines of FILE instead, without FILE on the bundled names: how many there "
+    "are, how many are repeated, and how many of dev and test also stand in train.",
+)
+@json_option
+def info(source: str | None, as_json: bool) -> None:
+    """Say what pymlp runs with on this machine; the first thing to put into a bug report."""
+    facts = _environment() if source is None else _report(source)
+    if as_json:
+        print_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "pymlp": version("pymlp"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(),
+        "compiler": _engine.compiler(),
+        "isa_available": isa.available(),
+        "isa_active": isa.active(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "bundled_names": len(names()),
+    }
+
+
+def _report(source: str) -> dict[str, Any]:
+    lines = sources.read(source)
+    report = Dataset.from_lines(lines).report()
+    return {
+        "data": source,
+        "lines": report.n_lines,
+        "empty_lines_skipped": lines.n_empty,
+        "unique": report.n_unique,
+        "repeated": report.n_repeated,
+        "dev_in_train": asdict(report.dev),
+        "test_in_train": asdict(report.test),
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        overlap = Overlap(**value)
+        share = 100 * overlap.lines / max(1, overlap.n_lines)
+        return (
+            f"{overlap.lines:,} of {overlap.n_lines:,} lines ({share:.1f}%), "
+            f"{overlap.positions:,} of {overlap.n_positions:,} examples"
+        )
+    if isinstance(value, list):
+        return ", ".join(value)
+    if value is None:
+        return "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,93 @@
+"""`pymlp sample`: new lines from a run's model, and whether the data have them too."""
+
+from __future__ import annotations
+
+import click
+
+from pymlp.commands.common import (
+    best_option,
+    data_of,
+    json_option,
+    note,
+    print_json,
+    run_argument,
+    threads_option,
+)
+from pymlp.rundir import RunDirectory
+from pymlp.sampling import SAMPLE_SEED, membership
+from pymlp.sampling import sample as draw
+
+
+@click.command(epilog="Example: pymlp sample runs/lecture -n 10 --temperature 0.8 --prefix mar")
+@run_argument
+@click.option(
+    "-n", "count", type=click.IntRange(min=0), default=20, show_default=True, help="Lines."
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0.0),
+    default=1.0,
+    show_default=True,
+    help="Below 1 prefers likely tokens, above 1 evens them out; 0 takes the likeliest.",
+)
+@click.option(
+    "--top-k", type=click.IntRange(min=1), help="Draw from the K likeliest tokens.  [default: all]"
+)
+@click.option("--prefix", default="", help="What every line starts with.  [default: nothing]")
+@click.option("--seed", type=int, default=SAMPLE_SEED, show_default=True, help="Of the draw.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Tokens after which a line is cut.",
+)
+@best_option
+@threads_option
+@json_option
+def sample(
+    run: RunDirectory,
+    count: int,
+    temperature: float,
+    top_k: int | None,
+    prefix: str,
+    seed: int,
+    max_length: int,
+    best: bool,
+    as_json: bool,
+) -> None:
+    """Draw lines from the model in the directory RUN.
+
+    The second column says where a line stands already: in train, dev or test; else it is new.
+    """
+    lines = draw(
+        run.model(best=best),
+        run.vocabulary(),
+        count,
+        temperature=temperature,
+        top_k=top_k,
+        prefix=prefix,
+        seed=seed,
+        max_length=max_length,
+    )
+    places = _places(run, lines)
+    if as_json:
+        samples = [{"text": x, "in": place} for x, place in zip(lines, places, strict=True)]
+        print_json({"run": str(run.path), "samples": samples})
+    else:
+        show(lines, places)
+
+
+def show(lines: list[str], places: list[str | None]) -> None:
+    """Print lines and where each stands already."""
+    width = max(map(len, lines), default=0)
+    for line, place in zip(lines, places, strict=True):
+        click.echo(f"{line:<{width}}  {place or ''}".rstrip())
+
+
+def _places(run: RunDirectory, lines: list[str]) -> list[str | None]:
+    try:
+        return list(membership(lines, data_of(run).lines, run.vocabulary().separator))
+    except (OSError, ValueError) as error:
+        note(f"Whether these lines are new cannot be said: {error}")
+        return [None] * len(lines)

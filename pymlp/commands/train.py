@@ -1,0 +1,197 @@
+"""`pymlp train`: train a model, or go on with a run that was interrupted."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import torch
+from click.core import ParameterSource
+
+from pymlp import sources
+from pymlp.callbacks import Callback
+from pymlp.commands import run_names, train_result
+from pymlp.commands.common import json_option, note, shown, threads_option
+from pymlp.commands.progress import reporter
+from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, configuration_options
+from pymlp.config import TrainConfig
+from pymlp.data import Dataset
+from pymlp.model import MLP, MLPConfig, lecture_init
+from pymlp.presets import PRESETS
+from pymlp.rundir import RunDirectory, check_vacant
+from pymlp.stepper import DivergedError
+from pymlp.trainer import Trainer
+
+# What may be said again, or anew, when a run is resumed.
+_RESUMABLE = {"resume", "out", "steps", "device", "threads", "as_json"}
+
+
+@click.command(
+    epilog="Example: pymlp train --data names.txt --preset lecture --steps 50000 --out runs/mine"
+)
+@click.option(
+    "--data",
+    "source",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="Text file, one line for each name.  [default: the bundled names]",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="lecture",
+    show_default=True,
+    help="Settings that the options below change.",
+)
+@configuration_options
+@threads_option
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Run directory.  [default: runs/PRESET, or runs/PRESET-2 and so on when that exists]",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the run in --out, by default the newest one of the preset.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@json_option
+@click.pass_context
+def train(
+    ctx: click.Context,
+    /,
+    source: str | None,
+    preset: str,
+    device: str,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a model; without options, the lecture's on the bundled names.
+
+    Leaves a run directory with the model, the configuration, all losses, checkpoints to resume
+    from, and pictures of the loss and the embedding. Ctrl-C saves a checkpoint first.
+    """
+    chosen = {name: value for name, value in options.items() if value is not None}
+    place = _device(device)
+    with reporter() as progress:
+        if resume:
+            _check_resumable(ctx)
+            out = out or run_names.newest(preset)
+            trainer = Trainer.resume(
+                out, callbacks=[progress], steps=chosen.get("steps"), device=place
+            )
+        else:
+            out = out or run_names.next_free(preset)
+            _check_vacant(out, overwrite)
+            trainer = _new_trainer(source, preset, chosen, place, progress)
+            trainer.save(out, source=source or sources.BUNDLED, overwrite=overwrite)
+        train_result.introduce(trainer, out)
+        received = _fit(trainer, out)
+    if received:
+        note(
+            f"Stopped at step {trainer.step:,} of {trainer.config.steps:,}. "
+            f"Go on with: pymlp train --resume --out {shown(out)}"
+        )
+        ctx.exit(128 + received[0])
+    train_result.report(trainer, RunDirectory.open(out), as_json)
+
+
+def _new_trainer(
+    source: str | None,
+    preset: str,
+    chosen: Mapping[str, Any],
+    device: torch.device,
+    callback: Callback,
+) -> Trainer:
+    base = PRESETS[preset]
+    sizes = dict(base.model) | {name: chosen[name] for name in MODEL_OPTIONS if name in chosen}
+    settings = dict(base.train) | {name: chosen[name] for name in TRAIN_OPTIONS if name in chosen}
+    try:
+        config = TrainConfig(**settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    lines = sources.read(source or sources.BUNDLED)
+    if lines.n_empty:
+        note(f"{lines.n_empty:,} empty lines skipped")
+    data = Dataset.from_lines(lines, sizes["block_size"])
+    torch.manual_seed(config.seed)
+    model = MLP(MLPConfig(vocab_size=len(data.vocabulary), **sizes))
+    if base.init == "lecture":
+        lecture_init(model, config.seed)
+    return Trainer(model.to(device), data, config, [callback])
+
+
+def _check_vacant(out: Path, overwrite: bool) -> None:
+    try:
+        check_vacant(out, overwrite=overwrite)
+    except FileExistsError as error:
+        raise click.ClickException(f"{error} (--resume, --overwrite, --out)") from error
+
+
+def _check_resumable(ctx: click.Context) -> None:
+    """A run goes on as it began: refuse options that would change it."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if given and name not in _RESUMABLE and not (name == "preset" and not ctx.params["out"]):
+            raise click.UsageError(
+                f"{parameter.opts[-1]} cannot be changed by --resume: "
+                "a run goes on as its config.toml says"
+            )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise click.BadParameter(
+            f"{name!r} is not cpu, cuda or cuda:N", param_hint="'--device'"
+        ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise click.BadParameter(f"{name!r} is not cpu, cuda or cuda:N", param_hint="'--device'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise click.ClickException(
+            f"--device {name}: torch {torch.__version__} sees "
+            f"{torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def _fit(trainer: Trainer, out: Path) -> list[int]:
+    """Train; the signals that stopped it, if any."""
+    try:
+        with _stopping_on_signals(trainer) as received:
+            trainer.fit()
+    except DivergedError as error:
+        raise click.ClickException(
+            f"{error}. The last good checkpoint is in {shown(out)}."
+        ) from error
+    return received if trainer.step < trainer.config.steps else []
+
+
+@contextmanager
+def _stopping_on_signals(trainer: Trainer) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM stop the trainer at the next step; a second one stops at once."""
+    received: list[int] = []
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signum)
+        trainer.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

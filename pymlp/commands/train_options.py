@@ -1,0 +1,61 @@
+"""The options of `pymlp train` that set fields of `MLPConfig` and `TrainConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from pymlp.config import ENGINES, OPTIMIZERS, SCHEDULES, TrainConfig
+from pymlp.presets import PRESETS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_POSITIVE = click.IntRange(min=1)
+_COUNT = click.IntRange(min=0)
+_RATE = click.FloatRange(min=0.0)
+
+MODEL_OPTIONS: dict[str, tuple[Any, str]] = {
+    "block_size": (_POSITIVE, "Tokens of context."),
+    "n_embd": (_POSITIVE, "Width of an embedding row."),
+    "n_hidden": (_POSITIVE, "Hidden units."),
+}
+TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
+    "steps": (_POSITIVE, "Parameter updates; with --resume, train up to this step instead."),
+    "batch_size": (_POSITIVE, "Examples in a step."),
+    "lr": (click.FloatRange(min=0.0, min_open=True), "Learning rate."),
+    "optimizer": (click.Choice(OPTIMIZERS), "As in torch.optim; momentum is SGD with momentum."),
+    "momentum": (click.FloatRange(0.0, 1.0, max_open=True), "For --optimizer momentum."),
+    "weight_decay": (_RATE, "[default: torch's: 0 for SGD, 0.01 for AdamW]"),
+    "schedule": (click.Choice(SCHEDULES), "How the learning rate changes."),
+    "lr_drop_step": (
+        _COUNT,
+        "For --schedule step: first step with the lower rate.  [default: the preset's]",
+    ),
+    "lr_drop_factor": (_RATE, "For --schedule step: what the rate is multiplied by."),
+    "lr_min": (_RATE, "For --schedule cosine: the rate at the end."),
+    "warmup_steps": (_COUNT, "For --schedule cosine: linear warm-up."),
+    "seed": (_COUNT, "Of the initial parameters and the batches."),
+    "engine": (click.Choice(ENGINES), "Fused operators, or plain PyTorch to compare with."),
+    "eval_every": (_COUNT, "Steps between evaluations; 0 is only at the end."),
+    "checkpoint_every": (_COUNT, "Steps between checkpoints; 0 is only at the end."),
+    "log_every": (_POSITIVE, "Steps between lines of metrics.jsonl."),
+}
+
+
+def configuration_options(command: F) -> F:
+    """Add all of them to ``command``; each parameter is None where the option is not given."""
+    for name, (kind, text) in reversed((MODEL_OPTIONS | TRAIN_OPTIONS).items()):
+        flag = "--" + name.replace("_", "-")
+        if "[default" not in text:
+            text = f"{text}  [default: {_default(name)}]"
+        command = click.option(flag, type=kind, help=text)(command)
+    return command
+
+
+def _default(name: str) -> Any:
+    if any(name in preset.model or name in preset.train for preset in PRESETS.values()):
+        return "the preset's"
+    return next(field.default for field in fields(TrainConfig) if field.name == name)

@@ -1,0 +1,82 @@
+"""What `pymlp train` says before and after."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pymlp.commands import plot, sample
+from pymlp.commands.common import note, print_json, shown
+from pymlp.commands.progress import evaluation_line
+from pymlp.data import Dataset
+from pymlp.rundir import RunDirectory
+from pymlp.sampling import membership
+from pymlp.sampling import sample as draw
+from pymlp.trainer import Trainer
+
+_SAMPLES = 20
+
+
+def introduce(trainer: Trainer, out: Path) -> None:
+    """Say on stderr what is about to be trained."""
+    counts = " / ".join(f"{count:,}" for count in _counts(trainer.data).values())
+    note(
+        f"{counts} examples (train / dev / test), {len(trainer.data.vocabulary)} tokens, "
+        f"{_n_params(trainer):,} parameters, engine {trainer.config.engine}, in {shown(out)}"
+    )
+    if trainer.step:
+        note(f"resumed at step {trainer.step:,}")
+
+
+def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
+    """Leave pictures in the run directory and print the result, with a few new lines."""
+    try:
+        pictures = [path.name for path in plot.draw(run, run.path).values()]
+    except ImportError as error:
+        pictures = []
+        note(str(error))
+    if as_json:
+        print_json(_result(trainer, run))
+        return
+    history = trainer.history
+    click.echo(evaluation_line(history.evals[-1]))
+    if math.isfinite(history.us_per_step):
+        click.echo(f"{history.us_per_step:,.0f} microseconds per step")
+    lines = draw(run.model(), trainer.data.vocabulary, _SAMPLES)
+    separator = trainer.data.vocabulary.separator
+    sample.show(lines, list(membership(lines, trainer.data.lines, separator)))
+    click.echo(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
+
+
+def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
+    history, config = trainer.history, trainer.config
+    last, best = history.evals[-1], history.best
+    assert best is not None
+    pace = history.us_per_step
+    return {
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "engine": config.engine,
+        "seed": config.seed,
+        "n_params": _n_params(trainer),
+        "examples": _counts(trainer.data),
+        "train_loss": last.train,
+        "dev_loss": last.dev,
+        "best_dev_loss": best.dev,
+        "best_step": best.step,
+        "seconds": history.seconds,
+        "us_per_step": pace if math.isfinite(pace) else None,
+        "out": str(run.path),
+    }
+
+
+def _n_params(trainer: Trainer) -> int:
+    return sum(parameter.numel() for parameter in trainer.model.parameters())
+
+
+def _counts(data: Dataset) -> dict[str, int]:
+    """Examples in each split, counted without making those of test."""
+    return {name: sum(map(len, lines)) + len(lines) for name, lines in data.lines._asdict().items()}

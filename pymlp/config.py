@@ -1,0 +1,145 @@
+"""How a model is trained: one frozen dataclass, checked when it is made."""
+
+import math
+from dataclasses import dataclass
+
+SCHEDULES = ("constant", "step", "cosine")
+OPTIMIZERS = ("sgd", "momentum", "adamw")
+ENGINES = ("autograd", "reference")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run besides the model and the data.
+
+    Attributes:
+        steps: number of parameter updates.
+        batch_size: examples in a step, drawn with replacement.
+        lr: learning rate, the highest one where the schedule changes it.
+        schedule: ``"constant"``, ``"step"`` (one drop) or ``"cosine"`` (Loshchilov & Hutter, 2017,
+            without restarts, after a linear warm-up).
+        lr_drop_step: first step with the dropped rate, for ``"step"``; None is half of ``steps``.
+        lr_drop_factor: what the rate is multiplied by at the drop.
+        warmup_steps: length of the linear warm-up of ``"cosine"``; at its last step the rate is
+            ``lr``.
+        lr_min: rate that ``"cosine"`` falls to.
+        optimizer: ``"sgd"``, ``"momentum"`` (SGD with momentum) or ``"adamw"``, as in torch.optim.
+        momentum: for ``"momentum"``.
+        weight_decay: None is torch's own default: 0 for SGD, 0.01 for AdamW.
+        betas, eps: for ``"adamw"``.
+        seed: of the generator that draws the batches.
+        engine: ``"autograd"`` (fused operators under PyTorch autograd) or ``"reference"`` (plain
+            PyTorch). The same seed gives the same batches in each.
+        eval_every: steps between evaluations on all of train and dev; 0 is only after the last.
+        checkpoint_every: steps between checkpoints of the run directory; 0 is only after the last.
+        log_every: steps between lines with the mean loss in ``metrics.jsonl``.
+
+    Raises:
+        TypeError: a field has the wrong type.
+        ValueError: a field has a value out of its range.
+    """
+
+    steps: int = 200_000
+    batch_size: int = 32
+    lr: float = 0.1
+    schedule: str = "constant"
+    lr_drop_step: int | None = None
+    lr_drop_factor: float = 0.1
+    warmup_steps: int = 0
+    lr_min: float = 0.0
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    seed: int = 2147483647
+    engine: str = "autograd"
+    eval_every: int = 10_000
+    checkpoint_every: int = 10_000
+    log_every: int = 1_000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        self._check_choices()
+        self._check_counts()
+        self._check_rates()
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of update number ``step``, counted from 0."""
+        if self.schedule == "step":
+            drop = self.steps // 2 if self.lr_drop_step is None else self.lr_drop_step
+            return self.lr if step < drop else self.lr * self.lr_drop_factor
+        if self.schedule == "cosine":
+            return self._cosine(step)
+        return self.lr
+
+    def _cosine(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        height = (1.0 + math.cos(math.pi * min(done, 1.0))) / 2.0
+        return self.lr_min + (self.lr - self.lr_min) * height
+
+    def _check_choices(self) -> None:
+        for name, known in (
+            ("schedule", SCHEDULES),
+            ("optimizer", OPTIMIZERS),
+            ("engine", ENGINES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                listed = ", ".join(repr(choice) for choice in known)
+                raise ValueError(f"TrainConfig: {name} must be one of {listed}, got {value!r}")
+
+    def _check_counts(self) -> None:
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("warmup_steps", 0),
+            ("seed", 0),
+            ("eval_every", 0),
+            ("checkpoint_every", 0),
+            ("log_every", 1),
+        ):
+            _check_int(name, getattr(self, name), least)
+        if self.lr_drop_step is not None:
+            _check_int("lr_drop_step", self.lr_drop_step, 0)
+        if self.seed >= 2**63:
+            raise ValueError(f"TrainConfig: seed must be less than 2**63, got {self.seed}")
+
+    def _check_rates(self) -> None:
+        _check_float("lr", self.lr, above=0.0)
+        _check_float("eps", self.eps, above=0.0)
+        _check_float("lr_drop_factor", self.lr_drop_factor, least=0.0)
+        _check_float("lr_min", self.lr_min, least=0.0, most=self.lr)
+        _check_float("momentum", self.momentum, least=0.0, below=1.0)
+        if self.weight_decay is not None:
+            _check_float("weight_decay", self.weight_decay, least=0.0)
+        if len(self.betas) != 2:
+            raise ValueError(f"TrainConfig: betas must be two numbers, got {self.betas!r}")
+        for beta in self.betas:
+            _check_float("betas", beta, least=0.0, below=1.0)
+
+
+def _check_int(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"TrainConfig: {name} must be an int, got {value!r}")
+    if value < least:
+        raise ValueError(f"TrainConfig: {name} must be at least {least}, got {value}")
+
+
+def _check_float(
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"TrainConfig: {name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and above < value < below and least <= value <= most):
+        bounds = [("above", above), ("at least", least), ("below", below), ("at most", most)]
+        wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+        raise ValueError(f"TrainConfig: {name} must be finite and {wanted}, got {value:g}")

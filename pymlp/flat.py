@@ -1,0 +1,124 @@
+"""All parameters of a model in one vector, and training steps on it.
+
+Autograd and the optimizer keep books per tensor. At small batches five tensors cost more time than
+the arithmetic, so the autograd engine trains one leaf whose memory the five parameters view, as
+cuDNN's recurrent layers keep theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+from pymlp._autograd import FlatMLPCrossEntropy
+from pymlp.model import MLP, MLPConfig
+
+# Private, so it may be gone one day; `torch.autograd.grad` then does the same, a little slower.
+_run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)
+
+
+class FlatParameters:
+    """One leaf tensor whose memory the given parameters view from now on.
+
+    Args:
+        parameters: of one dtype and device. Their values stay; their memory is replaced.
+
+    Attributes:
+        vector: (sum of the parameters' sizes,), requires_grad, in the order of ``parameters``.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = parameters
+        self._shapes = [p.shape for p in parameters]
+        self._sizes = [p.numel() for p in parameters]
+        like = parameters[0]
+        self.vector = nn.Parameter(
+            torch.empty(sum(self._sizes), dtype=like.dtype, device=like.device)
+        )
+        self._views = self.split(self.vector.detach())
+        self.gather()
+
+    @staticmethod
+    def can_hold(model: nn.Module) -> bool:
+        """Whether every parameter is trained, on the CPU, in one dtype of full precision."""
+        parameters = list(model.parameters())
+        return (
+            type(model) is MLP
+            and all(p.requires_grad and p.is_cpu for p in parameters)
+            and {p.dtype for p in parameters} in ({torch.float32}, {torch.float64})
+            and len({p.data_ptr() for p in parameters}) == len(parameters)
+        )
+
+    def gather(self) -> None:
+        """Take over the values of parameters whose memory was replaced since the last time."""
+        for parameter, view in zip(self._parameters, self._views, strict=True):
+            if parameter.data_ptr() != view.data_ptr():
+                view.copy_(parameter.detach())
+                parameter.data = view
+
+    def split(self, value: Tensor) -> list[Tensor]:
+        """A value for each parameter: views of a vector like ``vector``, copies of a number."""
+        if value.dim() == 0:
+            return [value.clone() for _ in self._sizes]
+        parts = value.split(self._sizes)
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """The inverse of ``split``."""
+        return parts[0] if parts[0].dim() == 0 else torch.cat([p.reshape(-1) for p in parts])
+
+
+def flat_gradient(
+    vector: Tensor, tokens: Tensor, targets: Tensor, config: MLPConfig
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of a batch (a scalar) and its gradient, shaped like ``vector``."""
+    sizes = (config.vocab_size, config.n_embd, config.n_hidden)
+    loss: Tensor = FlatMLPCrossEntropy.apply(vector, tokens, targets, sizes)
+    if _run_backward is None:
+        (gradient,) = torch.autograd.grad(loss, vector)
+    else:
+        # What torch.autograd.grad calls after 15 microseconds of looking at its arguments.
+        (gradient,) = _run_backward(
+            (loss,),
+            (torch.ones_like(loss),),
+            False,  # retain_graph
+            False,  # create_graph
+            (vector,),
+            allow_unreachable=False,
+            accumulate_grad=False,
+        )
+    return loss.data, gradient
+
+
+def flat_step(optimizer: torch.optim.Optimizer, vector: Tensor, gradient: Tensor) -> None:
+    """``optimizer.step()`` for an optimizer of ``vector`` alone.
+
+    torch.optim.SGD is called through its functional form, without the hooks and the grouping of
+    tensors that take ``step`` three times as long as the update.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        vector.grad = gradient
+        optimizer.step()
+        return
+    (group,) = optimizer.param_groups
+    state = optimizer.state[vector]
+    buffers = [state.get("momentum_buffer")]
+    sgd(
+        [vector.detach()],
+        [gradient],
+        buffers,
+        has_sparse_grad=False,
+        foreach=False,
+        fused=False,
+        weight_decay=group["weight_decay"],
+        momentum=group["momentum"],
+        lr=group["lr"],
+        dampening=group["dampening"],
+        nesterov=group["nesterov"],
+        maximize=group["maximize"],
+    )
+    if buffers[0] is not None:
+        state["momentum_buffer"] = buffers[0]

@@ -1,0 +1,44 @@
+"""What a training run measured."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Evaluation(NamedTuple):
+    """Losses in nats after ``step`` updates, over all examples of train and dev."""
+
+    step: int
+    train: float
+    dev: float
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training run measured.
+
+    Attributes:
+        losses: (S,) float64, the batch loss of each step before its update, in nats.
+        evals: the evaluations, by step.
+        best: the one with the lowest dev loss.
+        seconds: time spent in training steps by this process; evaluations and checkpoints not
+            counted.
+        us_per_step: microseconds per step of this process, nan if it made none.
+    """
+
+    losses: Tensor
+    evals: list[Evaluation]
+    best: Evaluation | None
+    seconds: float
+    us_per_step: float
+
+
+def evaluations(records: Iterable[Mapping[str, Any]]) -> list[Evaluation]:
+    """The evaluations among the records of a run's ``metrics.jsonl``."""
+    return [
+        Evaluation(record["step"], record["train_loss"], record["dev_loss"])
+        for record in records
+        if "dev_loss" in record
+    ]

@@ -1,0 +1,127 @@
+"""Pictures of a run: the loss by step, the embedding as a map of tokens. Needs matplotlib.
+
+Figures are made with matplotlib's object interface: no pyplot, no window, no global state.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pymlp.data import Vocabulary
+from pymlp.files import write_atomically
+from pymlp.history import Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# With more tokens than this, letters would lie on top of each other.
+_MAX_LABELS = 200
+
+
+def loss_figure(
+    losses: Tensor, evals: Sequence[Evaluation] = (), window: int | None = None
+) -> Figure:
+    """The lecture's loss curve: log10 of the batch loss, averaged over windows of steps.
+
+    Args:
+        losses: (S,) batch loss of each step, in nats.
+        evals: drawn as points, train and dev.
+        window: steps averaged into a point; None makes about 200 points.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: there are no losses, or ``window`` is less than 1.
+    """
+    if len(losses) == 0:
+        raise ValueError("loss_figure: there are no losses to draw")
+    if window is None:
+        window = max(1, len(losses) // 200)
+    if window < 1:
+        raise ValueError(f"loss_figure: window must be at least 1, got {window}")
+    figure = _figure()
+    axes = figure.add_subplot()
+    # A loss of exactly 0 has no logarithm.
+    logs = losses.double().clamp_min(1e-12).log10()
+    starts = range(0, len(logs), window)
+    means = [logs[start : start + window].mean().item() for start in starts]
+    ends = [min(start + window, len(logs)) for start in starts]
+    axes.plot(ends, means, label=f"batch, mean of {window} steps", linewidth=1)
+    for name in ("train", "dev"):
+        heights = [math.log10(max(getattr(evaluation, name), 1e-12)) for evaluation in evals]
+        axes.plot([evaluation.step for evaluation in evals], heights, "o-", label=name, ms=4)
+    axes.set_xlabel("step")
+    axes.set_ylabel("log10 of the loss (nats per token)")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def embedding_figure(embedding: Tensor, vocabulary: Vocabulary) -> Figure:
+    """Each token at the place of its embedding row, as in the lecture.
+
+    More than two dimensions are projected onto the first two principal components; a single one is
+    drawn on a line.
+
+    Args:
+        embedding: (V, E), for instance ``model.embedding.weight``.
+        vocabulary: of V tokens. The first 200 are named.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: ``embedding`` is not a matrix of as many rows as the vocabulary has tokens.
+    """
+    if embedding.dim() != 2 or len(embedding) != len(vocabulary):
+        raise ValueError(
+            f"embedding_figure: expected embedding of shape ({len(vocabulary)}, E), "
+            f"got {tuple(embedding.shape)}"
+        )
+    points, labels = _to_plane(embedding.detach().cpu().double())
+    figure = _figure(width=7.0, height=7.0)
+    axes = figure.add_subplot()
+    axes.scatter(points[:, 0].tolist(), points[:, 1].tolist(), s=200, color="tab:blue", alpha=0.4)
+    for token, (x, y) in list(zip(vocabulary.tokens, points.tolist(), strict=True))[:_MAX_LABELS]:
+        # A token is text, never matplotlib's mathematics.
+        axes.text(x, y, token, ha="center", va="center", parse_math=False)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` to ``path``, in the format of its ending."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], dpi=120)
+    write_atomically(path, content.getvalue())
+
+
+def _to_plane(embedding: Tensor) -> tuple[Tensor, tuple[str, str]]:
+    """Points (V, 2) and what the two axes are."""
+    width = embedding.shape[1]
+    if width == 1:
+        return torch.cat([embedding, torch.zeros_like(embedding)], dim=1), ("embedding[0]", "")
+    if width == 2:
+        return embedding, ("embedding[0]", "embedding[1]")
+    centred = embedding - embedding.mean(dim=0)
+    _, sizes, directions = torch.linalg.svd(centred, full_matrices=False)
+    shares = (100 * sizes.square() / sizes.square().sum().clamp_min(1e-30)).tolist()
+    first, second = (
+        f"principal component {i} of {width} dimensions ({shares[i - 1]:.0f}% of the variance)"
+        for i in (1, 2)
+    )
+    return centred @ directions[:2].T, (first, second)
+
+
+def _figure(width: float = 8.0, height: float = 5.0) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install pymlp[plot]") from error
+    return Figure(figsize=(width, height), layout="constrained")

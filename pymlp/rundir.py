@@ -1,0 +1,317 @@
+"""The run directory: everything a training run leaves behind.
+
+    config.toml         the configuration of model and trainer, and which data
+    vocab.json          the vocabulary
+    state.safetensors   the checkpoint: parameters, best parameters, optimizer, batches, step
+    metrics.jsonl       one JSON object a line: {step, lr, loss} or {step, train_loss, dev_loss}
+    losses.f64          the loss of every step, little-endian float64
+    model.safetensors   the parameters of the checkpoint
+    best.safetensors    the parameters with the lowest dev loss so far
+
+A checkpoint comes into being at one moment: when ``state.safetensors`` is replaced. What was
+appended to other files before counts only up to the lengths that the state implies, and what is
+derived from the state is written after it. So a process killed at any moment leaves the old
+checkpoint or the new one whole, and `RunDirectory.rewind` brings the other files in step with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pymlp.config import TrainConfig
+from pymlp.data import Vocabulary
+from pymlp.files import put_in_place, stage_directory, write_atomically
+from pymlp.model import MLP, MLPConfig
+
+_FORMAT = 1
+_CONFIG, _VOCABULARY, _STATE = "config.toml", "vocab.json", "state.safetensors"
+_METRICS, _LOSSES = "metrics.jsonl", "losses.f64"
+_MODEL, _BEST = "model.safetensors", "best.safetensors"
+
+Record = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One moment of a training run.
+
+    Attributes:
+        losses: (S,) float64, the loss of each of the S steps done.
+        tensors: by name; what stands before the first dot is ``model``, ``best``, ``optimizer`` or
+            ``batches``.
+        info: what else the trainer has to know again, as JSON.
+    """
+
+    losses: Tensor
+    tensors: Mapping[str, Tensor]
+    info: Record
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix``, named without it."""
+        start = len(prefix) + 1
+        return {
+            name[start:]: tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(f"{prefix}.")
+        }
+
+
+class RunDirectory:
+    """Reads and writes one run directory; made by `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        config: Record,
+        vocabulary: Vocabulary,
+        checkpoint: Checkpoint,
+        metrics: Iterable[Record] = (),
+        *,
+        overwrite: bool = False,
+    ) -> RunDirectory:
+        """A new run in ``path``; it appears there whole, or not at all.
+
+        Args:
+            path: the directory; its parents are made.
+            config: tables of ``config.toml``; values that are None are left out.
+            vocabulary: of the model.
+            checkpoint: the first one.
+            metrics: the records so far.
+            overwrite: replace the run that is in ``path``.
+
+        Raises:
+            FileExistsError: see `check_vacant`.
+        """
+        path = Path(path)
+        check_vacant(path, overwrite=overwrite)
+        staged = cls(stage_directory(path))
+        staged.write_config(config)
+        write_atomically(staged.path / _VOCABULARY, vocabulary.to_json().encode())
+        for record in metrics:
+            staged.log(record)
+        staged.commit(checkpoint)
+        put_in_place(staged.path, path)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+        """The run in ``path``.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not _holds_run(Path(path)):
+            raise FileNotFoundError(
+                f"no run in {os.fspath(path)}: expected a directory with {_CONFIG} and {_STATE}, "
+                "as training writes it"
+            )
+        return cls(Path(path))
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def write_config(self, config: Record) -> None:
+        """Replace ``config.toml``."""
+        import tomli_w
+
+        tables = {
+            name: {key: value for key, value in table.items() if value is not None}
+            for name, table in config.items()
+        }
+        write_atomically(self.path / _CONFIG, tomli_w.dumps(tables).encode())
+
+    def log(self, record: Record) -> None:
+        """Append a line to ``metrics.jsonl``; it is lost if no `commit` follows."""
+        with open(self.path / _METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Make ``checkpoint`` the one that `rewind` returns to."""
+        from safetensors.torch import save
+
+        metadata = {
+            "format": _FORMAT,
+            "steps": len(checkpoint.losses),
+            "metrics_bytes": _sync(self.path / _METRICS),
+            "info": checkpoint.info,
+        }
+        self._append_losses(checkpoint.losses)
+        tensors = {name: _savable(tensor) for name, tensor in checkpoint.tensors.items()}
+        # One metadata key: safetensors writes several in no fixed order.
+        state = save(tensors, metadata={"pymlp": json.dumps(metadata)})
+        write_atomically(self.path / _STATE, state)
+        self._write_derived(checkpoint)
+
+    def rewind(self) -> Checkpoint:
+        """Drop everything written after the last `commit` and return that checkpoint."""
+        checkpoint = self.checkpoint()
+        os.truncate(self.path / _METRICS, self._state()[0]["metrics_bytes"])
+        os.truncate(self.path / _LOSSES, checkpoint.losses.nbytes)
+        self._write_derived(checkpoint)
+        return checkpoint
+
+    def _append_losses(self, losses: Tensor) -> None:
+        path = self.path / _LOSSES
+        path.touch()
+        with open(path, "r+b") as file:
+            known = os.fstat(file.fileno()).st_size // losses.element_size()
+            file.seek(known * losses.element_size())
+            file.write(losses[known:].numpy().astype("<f8").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _write_derived(self, checkpoint: Checkpoint) -> None:
+        from safetensors.torch import save
+
+        for prefix, name in (("model", _MODEL), ("best", _BEST)):
+            tensors = checkpoint.group(prefix)
+            if tensors:
+                savable = {name: _savable(tensor) for name, tensor in tensors.items()}
+                write_atomically(self.path / name, save(savable))
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, dict[str, Any]]:
+        """The tables of ``config.toml``: data, model and train.
+
+        Raises:
+            ValueError: it is not such a file.
+        """
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        path = self.path / _CONFIG
+        try:
+            config = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: {error}") from None
+        for table in ("data", "model", "train"):
+            if table not in config:
+                raise ValueError(f"{path}: table [{table}] is missing")
+        return config
+
+    def model_config(self) -> MLPConfig:
+        """The sizes of the model.
+
+        Raises:
+            ValueError: they are not in ``config.toml``.
+        """
+        return self._parse(MLPConfig, self.config()["model"])
+
+    def train_config(self, steps: int | None = None) -> TrainConfig:
+        """How the model is trained, with ``steps`` instead of the run's own if they are given.
+
+        Raises:
+            ValueError: it is not in ``config.toml``.
+        """
+        table = self.config()["train"]
+        return self._parse(TrainConfig, table if steps is None else table | {"steps": steps})
+
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the model."""
+        return Vocabulary.from_json((self.path / _VOCABULARY).read_text(encoding="utf-8"))
+
+    def checkpoint(self) -> Checkpoint:
+        """The last checkpoint; may be read while training goes on."""
+        metadata, tensors = self._state()
+        losses = np.fromfile(self.path / _LOSSES, dtype="<f8", count=metadata["steps"])
+        return Checkpoint(torch.from_numpy(losses), tensors, metadata["info"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of ``metrics.jsonl`` up to the last checkpoint."""
+        with open(self.path / _METRICS, "rb") as file:
+            lines = file.read(self._state()[0]["metrics_bytes"]).splitlines()
+        return [json.loads(line) for line in lines]
+
+    def model(self, *, best: bool = False) -> MLP:
+        """The model with the parameters of the last checkpoint, or the ``best`` ones, on the CPU.
+
+        Raises:
+            FileNotFoundError: ``best``, and nothing has been evaluated yet.
+        """
+        from safetensors.torch import load_file
+
+        path = self.path / (_BEST if best else _MODEL)
+        if not path.exists():
+            raise FileNotFoundError(f"no {path}: the run has not been evaluated yet")
+        return self.build_model(load_file(path))
+
+    def build_model(self, tensors: Mapping[str, Tensor]) -> MLP:
+        """The model of ``config.toml`` with ``tensors`` as its parameters."""
+        # A module on the meta device is filled without drawing from the global generator.
+        with torch.device("meta"):
+            model = MLP(self.model_config())
+        model.load_state_dict(tensors, assign=True)
+        return model
+
+    def _parse(self, kind: Callable[..., T], table: Record) -> T:
+        try:
+            return kind(**table)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path / _CONFIG}: {error}") from None
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Metadata and tensors of the state file, of one and the same checkpoint."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path / _STATE
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {})["pymlp"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} is not a checkpoint of pymlp: {error}") from None
+        if metadata["format"] != _FORMAT:
+            raise ValueError(
+                f"{path} has format {metadata['format']}, this pymlp reads format {_FORMAT}: "
+                "use the version that wrote it"
+            )
+        return metadata, tensors
+
+
+def check_vacant(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Check that a run can be made in ``path``.
+
+    Raises:
+        FileExistsError: ``path`` holds a run and ``overwrite`` is False, or holds something else.
+    """
+    path = Path(path)
+    if _holds_run(path):
+        if not overwrite:
+            raise FileExistsError(
+                f"{path} already holds a run: resume it, overwrite it, or choose another directory"
+            )
+    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(
+            f"{path} exists and is not a run directory: choose another directory for the run"
+        )
+
+
+def _holds_run(path: Path) -> bool:
+    return (path / _CONFIG).is_file() and (path / _STATE).is_file()
+
+
+def _sync(path: Path) -> int:
+    """Make sure that what was appended to ``path`` is on disk; its length in bytes."""
+    with open(path, "ab") as file:
+        os.fsync(file.fileno())
+        return file.tell()
+
+
+def _savable(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()

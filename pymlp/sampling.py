@@ -1,0 +1,148 @@
+"""Lines drawn from a model, many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pymlp import reference
+from pymlp.data import Splits, Vocabulary
+from pymlp.model import MLP
+
+# The lecture's: its training seed, plus 10.
+SAMPLE_SEED = 2147483647 + 10
+
+# Probabilities held at once; more lines are drawn in several goes.
+_MAX_PROBABILITIES = 2**24
+
+
+@torch.no_grad()
+def sample(
+    model: MLP | reference.MLP,
+    vocabulary: Vocabulary,
+    n: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    prefix: str = "",
+    seed: int = SAMPLE_SEED,
+    max_length: int = 100,
+) -> list[str]:
+    """Draw ``n`` lines, token by token, all lines at once.
+
+    One line alone (``n=1``) is the first one that the lecture's loop draws with the same seed.
+
+    Args:
+        model: its device does the work.
+        vocabulary: of the model.
+        n: number of lines.
+        temperature: divides the logits; 0 takes the likeliest token each time.
+        top_k: draw from the ``top_k`` likeliest tokens only; None is from all.
+        prefix: what every line starts with.
+        seed: of a generator of its own; the global one is not touched.
+        max_length: tokens after which a line is cut, the prefix included.
+
+    Returns:
+        The lines, without the token that ends them.
+
+    Raises:
+        ValueError: an argument out of range, a prefix that the vocabulary cannot spell or that is
+            longer than ``max_length``, a model of another vocabulary size.
+    """
+    start = _check(model, vocabulary, n, prefix, max_length)
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"sample: temperature must be at least 0 and finite, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"sample: top_k must be at least 1, got {top_k}")
+    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+    choose = partial(_choose, temperature=temperature, top_k=top_k, generator=generator)
+    at_once = max(1, _MAX_PROBABILITIES // len(vocabulary))
+    lines: list[list[int]] = []
+    while len(lines) < n:
+        lines += _draw(model, choose, start, min(at_once, n - len(lines)), max_length)
+    return [vocabulary.decode(ids) for ids in lines]
+
+
+def _draw(
+    model: MLP | reference.MLP,
+    choose: Callable[[Tensor], Tensor],
+    start: list[int],
+    n: int,
+    max_length: int,
+) -> list[list[int]]:
+    """Ids of ``n`` lines that begin with ``start``."""
+    block_size = model.config.block_size
+    device = next(model.parameters()).device
+    context = torch.tensor(([0] * block_size + start)[-block_size:], device=device)
+    contexts = context.expand(n, -1)  # of the lines that have not ended
+    rows = torch.arange(n, device=device)  # which lines these are
+    columns = [torch.full((n,), token, device=device) for token in start]
+    while len(rows) and len(columns) < max_length:
+        following = choose(model(contexts))
+        going_on = following != 0
+        rows, following = rows[going_on], following[going_on]
+        contexts = torch.cat([contexts[going_on, 1:], following[:, None]], dim=1)
+        columns.append(
+            torch.zeros(n, dtype=torch.int64, device=device).index_put((rows,), following)
+        )
+    return [_until_end(line) for line in torch.stack(columns, dim=1).tolist()]
+
+
+def _choose(
+    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
+) -> Tensor:
+    """One token (N,) for each row of ``logits`` (N, V)."""
+    if temperature == 0:
+        return logits.argmax(dim=1)
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[1]:
+        values, ids = logits.topk(top_k, dim=1)
+        logits = torch.full_like(logits, -torch.inf).scatter(1, ids, values)
+    return torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+
+
+def _until_end(line: list[int]) -> list[int]:
+    return line[: line.index(0)] if 0 in line else line
+
+
+def _check(
+    model: MLP | reference.MLP, vocabulary: Vocabulary, n: int, prefix: str, max_length: int
+) -> list[int]:
+    """Check the arguments of `sample` that lines are made from; the ids of ``prefix``."""
+    if model.config.vocab_size != len(vocabulary):
+        raise ValueError(
+            f"sample: the vocabulary has {len(vocabulary)} tokens, "
+            f"the model {model.config.vocab_size}: give the vocabulary it was trained with"
+        )
+    if n < 0:
+        raise ValueError(f"sample: n must be at least 0, got {n}")
+    if max_length < 1:
+        raise ValueError(f"sample: max_length must be at least 1, got {max_length}")
+    try:
+        start = vocabulary.encode(prefix)
+    except ValueError as error:
+        raise ValueError(f"sample: prefix {prefix!r}: {error}") from None
+    if len(start) > max_length:
+        raise ValueError(
+            f"sample: prefix has {len(start)} tokens, more than max_length={max_length}"
+        )
+    return start
+
+
+def membership(lines: Sequence[str], splits: Splits, separator: str = "") -> list[str]:
+    """Where each of ``lines`` stands already: the first of train, dev and test, or ``"new"``.
+
+    Args:
+        lines: as `sample` returns them.
+        splits: of the data.
+        separator: of the vocabulary, between the tokens of a line.
+    """
+    wanted = set(lines)
+    known: dict[str, str] = {}
+    for name, split in reversed(splits._asdict().items()):
+        texts = (separator.join(line) for line in split)
+        known.update((text, name) for text in texts if text in wanted)
+    return [known.get(line, "new") for line in lines]

@@ -1,0 +1,281 @@
+"""The training loop: what happens at which step, and how a run is saved and resumed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pymlp import sources
+from pymlp.callbacks import Callback
+from pymlp.config import TrainConfig
+from pymlp.data import Dataset, Splits
+from pymlp.evaluate import evaluate
+from pymlp.history import Evaluation, History, evaluations
+from pymlp.model import MLP
+from pymlp.rundir import Checkpoint, RunDirectory
+from pymlp.stepper import DivergedError, Stepper
+
+
+class Trainer:
+    """Trains a model in place.
+
+    Args:
+        model: its parameters are updated, those with ``requires_grad=False`` excepted; the steps
+            run on its device.
+        data: train is learnt from; dev is evaluated to find the best checkpoint.
+        config: default ``TrainConfig()``.
+        callbacks: told about progress, in this order.
+
+    Raises:
+        ValueError: model and data do not fit together, a split is empty, or nothing is trainable.
+    """
+
+    def __init__(
+        self,
+        model: MLP,
+        data: Dataset,
+        config: TrainConfig | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        _check_fit(model, data)
+        self.model = model
+        self.data = data
+        self.config = config or TrainConfig()
+        self.callbacks = tuple(callbacks)
+        self._stepper = Stepper(model, data.train, self.config)
+        self._records: list[dict[str, Any]] = []
+        self._best: Evaluation | None = None
+        self._best_tensors: dict[str, Tensor] = {}
+        self._run: RunDirectory | None = None
+        self._saved_step = -1
+        self._stopping = False
+
+    @property
+    def step(self) -> int:
+        """Updates done."""
+        return self._stepper.step
+
+    @property
+    def history(self) -> History:
+        """What has been measured so far."""
+        return History(
+            losses=self._stepper.losses[: self.step].clone(),
+            evals=evaluations(self._records),
+            best=self._best,
+            seconds=self._stepper.seconds,
+            us_per_step=self._stepper.us_per_step,
+        )
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def fit(self) -> History:
+        """Train up to ``config.steps``, from wherever the trainer is.
+
+        A run directory, once there is one (`save`, `resume`), gets a checkpoint every
+        ``checkpoint_every`` steps and at the end.
+
+        Raises:
+            DivergedError: a loss or a parameter is not finite any more. The last checkpoint stays.
+        """
+        self._stopping = False
+        while self.step < self.config.steps and not self._stopping:
+            losses = self._stepper.run(self._next_event())
+            self._tell("on_steps", losses)
+            if self._is_due(self.config.log_every):
+                self._log()
+            if self._is_due(self.config.eval_every):
+                self._evaluate()
+            if self._is_due(self.config.checkpoint_every):
+                self._commit()
+        self._commit()
+        self._tell("on_end")
+        return self.history
+
+    def stop(self) -> None:
+        """Make `fit` return soon, with a checkpoint; for callbacks and signal handlers."""
+        self._stopping = True
+
+    def evaluate(self, split: str) -> float:
+        """Exact mean loss in nats on ``"train"``, ``"dev"`` or ``"test"``.
+
+        Raises:
+            ValueError: no such split, or it is empty.
+        """
+        if split not in Splits._fields:
+            raise ValueError(f"Trainer: split must be train, dev or test, got {split!r}")
+        return evaluate(self._stepper.engine.model, getattr(self.data, split))
+
+    def _next_event(self) -> int:
+        config = self.config
+        periods = (config.log_every, config.eval_every, config.checkpoint_every)
+        events = [(self.step // period + 1) * period for period in periods if period]
+        return min(config.steps, *events)
+
+    def _is_due(self, period: int) -> bool:
+        return self.step == self.config.steps or (period > 0 and self.step % period == 0)
+
+    def _log(self) -> None:
+        every = self.config.log_every
+        window = slice((self.step - 1) // every * every, self.step)
+        loss = self._stepper.losses[window].mean().item()
+        # 12 digits: 0.1 * 0.1 reads 0.01.
+        rate = float(f"{self.config.learning_rate(self.step - 1):.12g}")
+        self._record({"step": self.step, "lr": rate, "loss": loss})
+        self._tell("on_log", loss)
+
+    def _evaluate(self) -> None:
+        result = Evaluation(self.step, self.evaluate("train"), self.evaluate("dev"))
+        self._check_finite("the loss on train or dev", result.train + result.dev)
+        self._record({"step": self.step, "train_loss": result.train, "dev_loss": result.dev})
+        if self._best is None or result.dev < self._best.dev:
+            self._best = result
+            self._best_tensors = {n: t.clone() for n, t in self.model.state_dict().items()}
+        self._tell("on_eval", result)
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self._records.append(record)
+        if self._run is not None:
+            self._run.log(record)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *arguments)
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise DivergedError(f"training diverged: {what} is {value} after step {self.step}")
+
+    # --- the run directory ------------------------------------------------------------------------
+
+    def save(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        source: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Make a run directory of the present state; from now on `fit` keeps it up to date.
+
+        Args:
+            directory: a new or empty one.
+            source: file that the data were read from, or `pymlp.sources.BUNDLED`; `resume` and the
+                command line find the data there.
+            overwrite: replace the run that is in ``directory``.
+
+        Raises:
+            FileExistsError: ``directory`` holds a run and ``overwrite`` is False, or other files.
+        """
+        config = {
+            "data": sources.describe(self.data, source),
+            "model": asdict(self.model.config),
+            "train": asdict(self.config),
+        }
+        self._run = RunDirectory.create(
+            directory,
+            config,
+            self.data.vocabulary,
+            self._checkpoint(),
+            self._records,
+            overwrite=overwrite,
+        )
+        self._saved_step = self.step
+
+    @classmethod
+    def resume(
+        cls,
+        directory: str | os.PathLike[str],
+        data: Dataset | None = None,
+        callbacks: Sequence[Callback] = (),
+        *,
+        steps: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Trainer:
+        """The trainer of a run directory, at its last checkpoint.
+
+        Its `fit` ends with the same bits as a run that was never interrupted, on the same machine
+        with the same versions and, for ``engine="reference"``, the same number of threads.
+
+        Args:
+            directory: where `save` and `fit` wrote.
+            data: the data of the run; None reads them again from where the run says.
+            callbacks: as in the constructor.
+            steps: train up to this step instead of the run's own, from now on.
+            device: to train on.
+
+        Raises:
+            FileNotFoundError: no run there, or its data are gone.
+            ValueError: the run cannot be read, the data have changed, or more than ``steps``
+                are done.
+        """
+        run = RunDirectory.open(directory)
+        config = run.config()
+        train_config = run.train_config(steps)
+        if data is None:
+            data = sources.recall(config["data"], run.model_config().block_size)
+        else:
+            sources.check(data, config["data"])
+        checkpoint = run.rewind()
+        if len(checkpoint.losses) > train_config.steps:
+            raise ValueError(
+                f"Trainer: {os.fspath(directory)} has done {len(checkpoint.losses)} steps already, "
+                f"more than steps={train_config.steps}"
+            )
+        run.write_config(config | {"train": asdict(train_config)})
+        model = run.build_model(checkpoint.group("model")).to(device)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in checkpoint.info["frozen"])
+        trainer = cls(model, data, train_config, callbacks)
+        trainer._restore(run, checkpoint)
+        return trainer
+
+    def _restore(self, run: RunDirectory, checkpoint: Checkpoint) -> None:
+        self._run = run
+        self._records = run.metrics()
+        best = checkpoint.info["best"]
+        self._best = Evaluation(*best) if best else None
+        self._best_tensors = checkpoint.group("best")
+        self._stepper.load_state_dict(
+            checkpoint.losses, checkpoint.group("optimizer"), checkpoint.group("batches")
+        )
+        self._saved_step = self.step
+
+    def _commit(self) -> None:
+        if self._run is None or self.step == self._saved_step:
+            return
+        for name, parameter in self.model.named_parameters():
+            self._check_finite(f"the sum of {name}", parameter.sum().item())
+        self._run.commit(self._checkpoint())
+        self._saved_step = self.step
+        self._tell("on_checkpoint", self._run.path)
+
+    def _checkpoint(self) -> Checkpoint:
+        groups = {"model": self.model.state_dict(), "best": self._best_tensors}
+        tensors = {f"{group}.{n}": t for group, part in groups.items() for n, t in part.items()}
+        frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
+        return Checkpoint(
+            losses=self._stepper.losses[: self.step],
+            tensors=tensors | self._stepper.state_dict(),
+            info={"best": self._best, "frozen": frozen},
+        )
+
+
+def _check_fit(model: MLP, data: Dataset) -> None:
+    sizes = {"vocab_size": len(data.vocabulary), "block_size": data.block_size}
+    for name, size in sizes.items():
+        if getattr(model.config, name) != size:
+            raise ValueError(
+                f"Trainer: {name} of the model is {getattr(model.config, name)}, "
+                f"that of the data is {size}: make the model with MLPConfig({name}={size})"
+            )
+    counts = {name: len(lines) for name, lines in data.lines._asdict().items()}
+    if not counts["train"] or not counts["dev"]:
+        raise ValueError(
+            f"Trainer: train and dev must not be empty, got {counts} lines: "
+            "give more lines, at least 10"
+        )
