@@ -1,0 +1,35 @@
+"""Fixtures that every test may ask for."""
+
+import pytest
+import torch
+
+from pymlp import _engine, functional
+from pymlp import isa as instruction_sets
+
+# Floats in a vector, as the compiler sees it in the source file of each instruction set.
+LANES = {"avx512": 16, "avx2": 8, "neon": 4, "baseline": 4}
+
+
+@pytest.fixture(autouse=True)
+def _fuse_small_inputs_too(monkeypatch):
+    """The kernels are tested at every size, also where `cross_entropy` would leave it to PyTorch."""
+    monkeypatch.setattr(functional, "_WORTH_FUSING", 0)
+
+
+@pytest.fixture(params=instruction_sets.available())
+def isa(request):
+    """Runs the test once for each instruction set of this machine, and checks that it is in use."""
+    before = instruction_sets.active()
+    instruction_sets.use(request.param)
+    assert instruction_sets.active() == request.param
+    assert _engine.active_lanes() == LANES[request.param]
+    yield request.param
+    instruction_sets.use(before)
+
+
+@pytest.fixture
+def set_num_threads():
+    """torch.set_num_threads, taken back after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -1,0 +1,366 @@
+"""The command line: output, exit codes, messages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import pymlp.benchmarks.__main__ as benchmarks
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+
+from pymlp.cli import main
+from pymlp.commands import progress
+from pymlp.config import ENGINES, TrainConfig
+from pymlp.data import Dataset, names
+from pymlp.model import MLP, MLPConfig
+from pymlp.rundir import RunDirectory
+from pymlp.trainer import Trainer
+
+QUICK = ["--steps", "30", "--batch-size", "8", "--n-hidden", "8", "--eval-every", "20"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch, set_num_threads):
+    """Each test in a directory of its own, on one thread: what is computed here is tiny."""
+    monkeypatch.chdir(tmp_path)
+    set_num_threads(1)
+    (tmp_path / "lines.txt").write_text("\n".join(names()[:200]) + "\n\n")
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def train(*arguments, code=0):
+    return run("train", "--data", "lines.txt", *QUICK, *arguments, code=code)
+
+
+def only_json(result):
+    """The one line on stdout."""
+    (line,) = result.stdout.splitlines()
+    return json.loads(line)
+
+
+# --- train ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_train_json(engine):
+    result = only_json(train("--json", "--engine", engine, "--seed", 5, "--out", "a/run"))
+    data = Dataset.from_lines(names()[:200])
+    n_chars = len(data.vocabulary)
+    assert {name: result[name] for name in ("steps", "batch_size", "engine", "seed", "out")} == {
+        "steps": 30,
+        "batch_size": 8,
+        "engine": engine,
+        "seed": 5,
+        "out": "a/run",
+    }
+    assert result["examples"] == {s: len(getattr(data, s)) for s in ("train", "dev", "test")}
+    assert result["n_params"] == MLPConfig(n_chars, n_embd=10, n_hidden=8).n_params
+    history = Trainer.resume("a/run").history
+    assert (result["train_loss"], result["dev_loss"]) == history.evals[-1][1:]
+    assert (result["best_step"], result["best_dev_loss"]) == (history.best.step, history.best.dev)
+    assert result["us_per_step"] == pytest.approx(1e6 * result["seconds"] / 30)
+
+
+def test_train_prints_losses_and_names_and_leaves_pictures():
+    pytest.importorskip("matplotlib")
+    result = train()
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("step       30  train loss ")
+    samples = [line.split() for line in lines[2:22]]
+    assert {sample[-1] for sample in samples} <= {"train", "dev", "test", "new"}
+    assert lines[22:] == ["runs/lecture: model.safetensors, loss.png, embedding.png"]
+    assert os.path.getsize("runs/lecture/loss.png") > 1000
+    assert os.path.getsize("runs/lecture/embedding.png") > 1000
+    assert "1 empty lines skipped" in result.stderr
+    assert "step       20  train loss" in result.stderr
+
+
+def test_train_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = train()
+    assert "pip install pymlp[plot]" in result.stderr
+    assert result.stdout.splitlines()[-1] == "runs/lecture: model.safetensors"
+
+
+def test_defaults_are_the_lecture_on_bundled_names():
+    result = only_json(run("train", "--steps", 1, "--json"))
+    config = RunDirectory.open("runs/lecture").config()
+    assert result["examples"]["train"] == len(Dataset.from_lines(names()).train)
+    assert config["data"]["source"] == "bundled names"
+    expected = {"lr": 0.1, "schedule": "step", "lr_drop_step": 100_000, "batch_size": 32}
+    assert {name: config["train"][name] for name in expected} == expected
+    assert config["model"] | {"vocab_size": 0} == {
+        "vocab_size": 0,
+        "block_size": 3,
+        "n_embd": 10,
+        "n_hidden": 200,
+    }
+
+
+def test_options_reach_the_configuration():
+    options = "--lr 0.5 --optimizer adamw --weight-decay 0.2 --schedule cosine --warmup-steps 3"
+    train("--preset", "lecture-2d", *options.split(), "--log-every", 5, "--block-size", 4)
+    run_directory = RunDirectory.open("runs/lecture-2d")
+    expected = TrainConfig(
+        steps=30,
+        batch_size=8,
+        lr=0.5,
+        optimizer="adamw",
+        weight_decay=0.2,
+        schedule="cosine",
+        warmup_steps=3,
+        eval_every=20,
+        log_every=5,
+    )
+    assert run_directory.train_config() == expected
+    model = run_directory.model_config()
+    assert (model.block_size, model.n_embd, model.n_hidden) == (4, 2, 8)
+
+
+def test_same_seed_same_model():
+    for out, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train("--seed", seed, "--out", out)
+    a, b, c = (Path(out, "model.safetensors").read_bytes() for out in "abc")
+    assert a == b != c
+
+
+def test_names_of_runs():
+    for _ in range(3):
+        train()
+    assert sorted(os.listdir("runs")) == ["lecture", "lecture-2", "lecture-3"]
+    result = only_json(run("train", "--resume", "--steps", 40, "--json"))
+    assert (result["out"], result["steps"]) == ("runs/lecture-3", 40)
+
+
+def test_resume_of_a_finished_run_reports_it():
+    first = only_json(train("--json"))
+    again = only_json(run("train", "--resume", "--json"))
+    assert again == first | {"seconds": 0.0, "us_per_step": None}
+
+
+def test_a_run_is_overwritten_only_when_told():
+    train("--out", "mine")
+    message = train("--out", "mine", code=1).stderr
+    assert "mine already holds a run" in message
+    assert "(--resume, --overwrite, --out)" in message
+    train("--out", "mine", "--overwrite", "--seed", 3)
+    assert RunDirectory.open("mine").train_config().seed == 3
+
+
+def test_resume_changes_nothing_but_the_end():
+    train("--out", "mine")
+    message = run("train", "--resume", "--out", "mine", "--lr", 1, code=2).stderr
+    assert "--lr cannot be changed by --resume" in message
+    assert "no run in other" in run("train", "--resume", "--out", "other", code=1).stderr
+
+
+def test_divergence():
+    message = train("--lr", "1e30", code=1).stderr
+    assert "training diverged" in message
+    assert "learning rate 1e+30: try a lower one" in message
+    assert "The last good checkpoint is in runs/lecture." in message
+    assert Trainer.resume("runs/lecture").step == 0
+
+
+def test_threads():
+    train("--threads", 2)
+    assert torch.get_num_threads() == 2
+
+
+def test_ctrl_c_saves_and_resume_ends_with_the_same_bits():
+    options = [*QUICK, "--steps", "4000", "--threads", "1", "--data", "lines.txt"]
+    command = [sys.executable, "-m", "pymlp", "train", *options, "--out", "stopped"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not os.path.exists("stopped/metrics.jsonl"):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Go on with: pymlp train --resume --out stopped" in message
+    assert Trainer.resume("stopped").step < 4000
+    run("train", "--resume", "--out", "stopped", "--json")
+    run("train", *options, "--out", "whole", "--json")
+    for name in ("model.safetensors", "state.safetensors", "metrics.jsonl", "losses.f64"):
+        assert Path("stopped", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+# --- the other commands ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained():
+    train("--out", "mine", "--json")
+    return Trainer.resume("mine")
+
+
+def test_eval(trained):
+    result = only_json(run("eval", "mine", "--split", "test", "--json"))
+    assert result["loss"] == trained.evaluate("test")
+    assert result["perplexity"] == pytest.approx(2 ** result["bits"])
+    assert result["examples"] == len(trained.data.test)
+    text = run("eval", "mine").stdout
+    assert text.startswith(f"dev loss {trained.evaluate('dev'):.4f} nats per token over ")
+
+
+def test_eval_of_the_best():
+    train("--lr", 5, "--out", "mine", "--json", "--eval-every", 1)
+    best = Trainer.resume("mine").history.best
+    assert best.step < 30
+    assert only_json(run("eval", "mine", "--best", "--json"))["loss"] == best.dev
+
+
+def test_sample(trained):
+    options = ["-n", 7, "--temperature", 0.7, "--top-k", 5, "--prefix", "an", "--seed", 3]
+    samples = only_json(run("sample", "mine", *options, "--json"))["samples"]
+    assert [sample["text"][:2] for sample in samples] == ["an"] * 7
+    assert {sample["in"] for sample in samples} <= {"train", "dev", "test", "new"}
+    text = run("sample", "mine", *options).stdout
+    assert [line.split() for line in text.splitlines()] == [[s["text"], s["in"]] for s in samples]
+
+
+def test_sample_says_where_a_name_stands(trained):
+    known = trained.data.lines.test[0]
+    options = ["--prefix", known, "--max-length", len(known), "-n", 1, "--json"]
+    (sample,) = only_json(run("sample", "mine", *options))["samples"]
+    assert sample == {"text": known, "in": "test"}
+
+
+def test_sample_without_the_data(trained):
+    os.remove("lines.txt")
+    result = run("sample", "mine", "-n", 2, "--json")
+    assert [sample["in"] for sample in only_json(result)["samples"]] == [None, None]
+    assert "lines.txt" in result.stderr
+    assert "lines.txt" in run("eval", "mine", code=1).stderr
+
+
+def test_plot(trained):
+    pytest.importorskip("matplotlib")
+    paths = only_json(run("plot", "mine", "--out", "pictures", "--json"))
+    assert paths == {"loss": "pictures/loss.png", "embedding": "pictures/embedding.png"}
+    assert all(os.path.exists(path) for path in paths.values())
+
+
+def test_info():
+    facts = only_json(run("info", "--json"))
+    assert facts["torch"] == torch.__version__
+    assert facts["isa_active"] in facts["isa_available"]
+    assert facts["bundled_names"] == len(names())
+    assert f"{facts['bundled_names']:,}" in run("info").stdout
+
+
+def test_info_on_data():
+    with open("lines.txt", "w") as file:
+        file.write("anna\nbob\n\n" * 10)
+    report = only_json(run("info", "--data", "lines.txt", "--json"))
+    counts = [report[name] for name in ("lines", "unique", "repeated", "empty_lines_skipped")]
+    assert counts == [20, 2, 18, 10]
+    assert (report["test_in_train"]["lines"], report["test_in_train"]["n_lines"]) == (2, 2)
+    assert "2 of 2 lines (100.0%)" in run("info", "--data", "lines.txt").stdout
+    assert only_json(run("info", "--data", "--json"))["lines"] == len(names())
+
+
+def test_bench_passes_everything_on(monkeypatch):
+    seen = []
+    monkeypatch.setattr(benchmarks, "main", lambda arguments: seen.append(arguments) or 1)
+    run("bench", "step", "--quick", "--help", "--batch-sizes", 32, code=1)
+    assert seen == [["step", "--quick", "--help", "--batch-sizes", "32"]]
+
+
+# --- wrong usage ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["tran"], 2, "Did you mean 'train'?"),
+        (["train", "--batchsize", "3"], 2, "--batch-size"),
+        (["train", "--steps", "0"], 2, "'--steps': 0 is not in the range x>=1"),
+        (["train", "--lr", "0"], 2, "'--lr': 0.0 is not in the range x>0"),
+        (["train", "--engine", "native"], 2, "not one of 'autograd', 'reference'"),
+        (["train", "--preset", "best"], 2, "not one of 'lecture-2d', 'lecture'"),
+        (["train", "--lr-min", "1"], 2, "lr_min must be finite and at least 0 and at most 0.1"),
+        (["train", "--data", "nothing.txt"], 2, "'nothing.txt' does not exist"),
+        (["train", "--device", "gpu"], 2, "'gpu' is not cpu, cuda or cuda:N"),
+        (["train", "--device", "cuda:99"], 1, "sees"),
+        (["train", "--data", "latin1.txt"], 1, "latin1.txt: not UTF-8 text: line 2"),
+        (["train", "--data", "few.txt"], 1, "train and dev must not be empty"),
+        (["train", "--out", "full"], 1, "full exists and is not a run directory"),
+        (["eval", "nowhere"], 2, "no run in nowhere"),
+        (["sample", "mine", "--prefix", "Ä"], 1, "character 'Ä' (U+00C4) is not in the vocabulary"),
+        (["sample", "mine", "--temperature", "-1"], 2, "-1.0 is not in the range x>=0"),
+        (["plot", "mine", "--window", "0"], 2, "0 is not in the range x>=1"),
+        (["info", "--data", "nothing.txt"], 1, "nothing.txt"),
+    ],
+)
+def test_errors(arguments, code, message):
+    with open("latin1.txt", "wb") as file:
+        file.write("ok\nJosé\n".encode("latin1"))
+    with open("few.txt", "w") as file:
+        file.write("a\nb\n")
+    os.makedirs("full/of/other/things")
+    if "mine" in arguments:
+        train("--out", "mine", "--json")
+    result = run(*arguments, code=code)
+    assert message in result.stderr
+    assert "Error: " in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "sample", "plot", "info"])
+def test_help(command):
+    text = run(command, "--help").stdout
+    assert f"Example: pymlp {command}" in text
+    assert "--json" in text
+
+
+def test_python_m_pymlp():
+    command = [sys.executable, "-m", "pymlp", "eval", "nowhere"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Usage: pymlp eval")
+
+
+# --- progress -------------------------------------------------------------------------------------
+
+
+def fit(reporter):
+    data = Dataset.from_lines(names()[:100])
+    model = MLP(MLPConfig(len(data.vocabulary), n_hidden=8))
+    with reporter:
+        Trainer(model, data, TrainConfig(steps=50, eval_every=25), [reporter]).fit()
+
+
+def test_a_bar_on_a_terminal():
+    screen = StringIO()
+    fit(progress.Bar(Console(file=screen, force_terminal=True, width=120)))
+    text = screen.getvalue()
+    assert "50/50" in text
+    assert "steps/s" in text
+    assert "loss" in text
+    assert "step       25  train loss" in text
+
+
+def test_plain_lines_elsewhere(monkeypatch):
+    monkeypatch.setattr(progress, "_QUIET_SECONDS", 0.0)
+    screen = StringIO()
+    fit(progress.Lines(Console(file=screen)))
+    lines = screen.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["25", "50", "50"]
+    assert "steps/s" in lines[1]
+    assert "\x1b" not in screen.getvalue()

@@ -1,0 +1,263 @@
+"""Derivatives of every order and way of asking: right, or an error; never silently wrong."""
+
+import pytest
+import torch
+from ops_testing import LOSSES, OPS, assert_same, make_case, plain, results
+from torch.autograd import forward_ad, grad, gradcheck, gradgradcheck
+
+from pymlp import functional
+
+SMALL = {"N": 4, "T": 2, "V": 5, "E": 3, "H": 3}
+OPTIONS = [
+    ("embed_linear_tanh", {}),
+    ("embed_linear_tanh", {"bias": False}),
+    ("cross_entropy", {}),
+    ("cross_entropy", {"reduction": "sum", "label_smoothing": 0.2, "class_weight": True}),
+    ("cross_entropy", {"reduction": "none", "ignored": 1}),
+    ("linear_cross_entropy", {}),
+    ("linear_cross_entropy", {"reduction": "sum", "bias": False, "softcap": 2.0}),
+    ("linear_cross_entropy", {"reduction": "none", "ignored": 1, "z_loss": 0.1}),
+    ("linear_cross_entropy", {"label_smoothing": 0.2, "class_weight": True, "z_loss": 0.1}),
+    ("mlp_cross_entropy", {}),
+    ("mlp_cross_entropy", {"reduction": "sum", "bias": False, "label_smoothing": 0.2}),
+    ("mlp_cross_entropy", {"reduction": "none", "ignored": 1}),
+]
+every_option = pytest.mark.parametrize(("op", "options"), OPTIONS)
+every_op = pytest.mark.parametrize("op", OPS)
+
+
+def call(case):
+    return lambda *parameters: case.run(functional, *parameters)
+
+
+# --- first and higher derivatives -----------------------------------------------------------------
+
+
+@every_option
+def test_gradcheck(isa, op, options):
+    case = make_case(op, **SMALL, **options)
+    assert gradcheck(call(case), case.leaves(), check_batched_grad=True)
+
+
+@every_option
+def test_gradgradcheck(op, options):
+    case = make_case(op, **SMALL, **options)
+    assert gradgradcheck(call(case), case.leaves(), check_batched_grad=True)
+
+
+@every_op
+def test_third_derivative(op):
+    case = make_case(op, **SMALL)
+
+    def gradients(*parameters):
+        output = case.run(functional, *parameters).sum()
+        return grad(output, parameters, create_graph=True, materialize_grads=True)
+
+    assert gradgradcheck(gradients, case.leaves())
+
+
+@every_op
+def test_constant_grad_output_drops_no_term_of_the_second_derivative(op):
+    # Where a backward is marked once-differentiable, torch drops the term without a word.
+    case = make_case(op, **SMALL)
+    found = []
+    for module in (functional, plain):
+        leaves = case.leaves()
+        first = grad(case.run(module, *leaves).sum(), leaves, create_graph=True)
+        assert all(g.requires_grad for g in first)
+        penalty = sum(g.square().sum() for g in first)
+        found.append(grad(penalty, leaves, allow_unused=True, materialize_grads=True))
+    assert any(g.any() for g in found[0])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_second_derivative_in_half_precision():
+    for op in OPS:
+        case = make_case(op, **SMALL).to(torch.bfloat16)
+        found = []
+        for module, test in ((functional, case), (plain, case.to(torch.float64))):
+            leaves = test.leaves()
+            first = grad(test.run(module, *leaves).sum(), leaves, create_graph=True)
+            second = grad(sum(g.square().sum() for g in first), leaves, materialize_grads=True)
+            found.append([g.double() for g in second])
+        for ours, truth in zip(*found, strict=True):
+            torch.testing.assert_close(ours, truth, rtol=0.1, atol=0.05 * truth.abs().max().item())
+
+
+# --- the graph ------------------------------------------------------------------------------------
+
+
+@every_op
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_second_backward_gives_the_same_gradients(op, dtype):
+    case = make_case(op).to(dtype)
+    leaves = case.leaves()
+    output = case.run(functional, *leaves)
+    first = grad(output, leaves, torch.ones_like(output), retain_graph=True)
+    kept = [g.clone() for g in first]
+    for g in first:
+        g.mul_(7)  # must not reach what the next backward computes
+    for _ in range(2):
+        again = grad(output, leaves, torch.ones_like(output), retain_graph=True)
+        torch.testing.assert_close(list(again), kept, rtol=0, atol=0)
+    scaled = grad(output, leaves, torch.full_like(output, -2))  # a power of two: exactly double
+    torch.testing.assert_close([g / -2 for g in scaled], kept, rtol=0, atol=0)
+
+
+@every_op
+def test_third_call_without_retain_graph_raises_as_in_torch(op):
+    case = make_case(op)
+    leaves = case.leaves()
+    output = case.run(functional, *leaves).sum()
+    grad(output, leaves)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        grad(output, leaves)
+
+
+@every_op
+def test_backward_accumulates_into_grad(op):
+    case = make_case(op)
+    leaves = case.leaves()
+    expected = [2 * g for g in grad(case.run(functional, *leaves).sum(), leaves)]
+    for _ in range(2):
+        case.run(functional, *leaves).sum().backward()
+    torch.testing.assert_close([leaf.grad for leaf in leaves], expected)
+
+
+@every_op
+def test_gradients_for_some_parameters_only(op):
+    case = make_case(op)
+    everything = results(functional, case)
+    for wanted in case.names:
+        leaves = case.leaves()
+        for name, leaf in zip(case.names, leaves, strict=True):
+            leaf.requires_grad_(name == wanted)
+        output = case.run(functional, *leaves)
+        grad_output = torch.randn(
+            output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        )
+        output.backward(grad_output)
+        for name, leaf in zip(case.names, leaves, strict=True):
+            if name == wanted:
+                assert torch.equal(leaf.grad, everything["d" + name])
+            else:
+                assert leaf.grad is None
+
+
+def test_one_tensor_in_two_places_gets_the_sum_of_both_gradients():
+    case = make_case("mlp_cross_entropy", V=11, E=6, H=6)
+    for create_graph in (False, True):
+        found = []
+        for module in (functional, plain):
+            table = case.parameters["embedding"].clone().requires_grad_()
+            loss = case.run(module, embedding=table, output_weight=table)
+            (first,) = grad(loss, table, create_graph=create_graph)
+            found.append([first])
+            if create_graph:
+                found[-1] += grad(first.square().sum(), table)
+        torch.testing.assert_close(found[0], found[1])
+
+
+@every_op
+def test_inputs_are_never_modified(op):
+    case = make_case(op)
+    leaves = case.leaves()
+    tensors = [*case.ids.values(), *leaves]
+    before = [(t._version, t.detach().clone()) for t in tensors]
+    output = case.run(functional, *leaves)
+    grad_output = torch.full_like(output, 0.7)
+    version = grad_output._version
+    grad(output, leaves, grad_output)
+    assert grad_output._version == version
+    assert grad_output.eq(0.7).all()
+    for tensor, (version, value) in zip(tensors, before, strict=True):
+        assert tensor._version == version
+        assert torch.equal(tensor, value)
+
+
+@every_op
+def test_a_parameter_modified_before_backward_raises_or_does_not_matter(op):
+    case = make_case(op)
+    expected = results(functional, case)
+    for name in case.names:
+        leaves = case.leaves()
+        output = case.run(functional, *leaves)
+        grad_output = torch.randn(
+            output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+        )
+        with torch.no_grad():
+            leaves[case.names.index(name)].add_(1)
+        try:
+            gradients = grad(output, leaves, grad_output)
+        except RuntimeError:
+            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+                grad(output, leaves, grad_output)
+        else:  # those that the forward has computed: of the old value
+            for other, gradient in zip(case.names, gradients, strict=True):
+                assert torch.equal(gradient, expected["d" + other])
+
+
+def test_a_hidden_layer_modified_before_backward_raises():
+    case = make_case("embed_linear_tanh")
+    hidden = case.run(functional, *case.leaves())
+    with torch.no_grad():
+        hidden.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        hidden.sum().backward()
+
+
+# --- other ways to ask ----------------------------------------------------------------------------
+
+
+@every_op
+def test_batched_gradients(op):
+    case = make_case(op, reduction="none") if op in LOSSES else make_case(op, N=2, H=3)
+    leaves = case.leaves()
+    output = case.run(functional, *leaves).flatten()
+    rows = torch.eye(len(output), dtype=torch.float64)
+    batched = grad(output, leaves, rows, is_grads_batched=True, retain_graph=True)
+    for i, row in enumerate(rows):
+        single = grad(output, leaves, row, retain_graph=True)
+        torch.testing.assert_close([g[i] for g in batched], list(single))
+
+
+@every_op
+def test_forward_mode(op):
+    case = make_case(op)
+    leaves = case.leaves()
+    tangents = [torch.ones_like(leaf) for leaf in leaves]
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(*pair) for pair in zip(leaves, tangents, strict=True)]
+        output = forward_ad.unpack_dual(case.run(functional, *duals))
+    primals = tuple(leaf.detach() for leaf in leaves)
+    expected, tangent = torch.func.jvp(
+        lambda *p: case.run(plain, *p), primals, tuple(map(torch.ones_like, primals))
+    )
+    torch.testing.assert_close(output.primal, expected)
+    torch.testing.assert_close(output.tangent, tangent)
+    found = torch.func.jvp(call(case), primals, tuple(map(torch.ones_like, primals)))
+    torch.testing.assert_close(found, (expected, tangent))
+
+
+@every_op
+def test_forward_mode_over_a_backward(op):
+    case = make_case(op)
+    found = []
+    for module in (functional, plain):
+        leaves = case.leaves()
+        output = case.run(module, *leaves)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(torch.ones_like(output), torch.full_like(output, 2))
+            gradients = map(forward_ad.unpack_dual, grad(output, leaves, dual))
+            found.append([(g.primal, g.tangent) for g in gradients])
+    torch.testing.assert_close(found[0], found[1])
+
+
+@every_op
+def test_same_results_with_anomaly_detection_and_saved_tensor_hooks(op):
+    case = make_case(op)
+    expected = results(functional, case)
+    with torch.autograd.detect_anomaly(check_nan=True):
+        assert_same(results(functional, case), expected)
+    with torch.autograd.graph.save_on_cpu():
+        assert_same(results(functional, case), expected)

@@ -1,0 +1,85 @@
+"""Choosing the instruction set: by default, by call, by environment variable."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import LANES
+from ops_testing import OPS, make_case, results
+
+from pymlp import _engine, functional, isa
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_available_sets_are_known_and_end_with_the_baseline():
+    names = isa.available()
+    assert names[-1] == "baseline"
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(LANES)
+
+
+def test_use_changes_the_code_that_runs(isa):
+    # The fixture asserts the name and the vector width that was compiled in.
+    assert _engine.active_isa() == isa
+    assert _engine.active_lanes() == LANES[isa]
+
+
+def test_instruction_sets_agree():
+    before = isa.active()
+    try:
+        for op in OPS:
+            case = make_case(op, N=40, V=27, E=10, H=70).to(torch.float32)
+            found = []
+            for name in isa.available():
+                isa.use(name)
+                found.append(results(functional, case))
+            for other in found[1:]:
+                for key, value in other.items():
+                    torch.testing.assert_close(value, found[0][key], rtol=1e-5, atol=1e-6)
+    finally:
+        isa.use(before)
+
+
+@pytest.mark.parametrize("name", ["", "sse9", "AVX2", "auto"])
+def test_unknown_names_raise_and_change_nothing(name):
+    before = isa.active()
+    with pytest.raises(ValueError, match=f"'{name}'.*cannot be used.*{', '.join(isa.available())}"):
+        isa.use(name)
+    assert isa.active() == before
+
+
+def test_environment_variable_forces(monkeypatch):
+    before = isa.active()
+    try:
+        for name in reversed(isa.available()):
+            monkeypatch.setenv("PYMLP_ISA", name)
+            isa.use_environment()
+            assert (isa.active(), _engine.active_lanes()) == (name, LANES[name])
+    finally:
+        isa.use(before)
+
+
+@pytest.mark.parametrize(("variable", "expected"), [("baseline", -1), ("", 0)])
+def test_import_follows_the_environment_and_else_takes_the_fastest(variable, expected):
+    name = isa.available()[expected]
+    code = "from pymlp import _engine; print(_engine.active_isa(), _engine.active_lanes())"
+    run = run_python(f"import pymlp; {code}", PYMLP_ISA=variable)
+    assert run.stdout.split() == [name, str(LANES[name])], run.stderr
+
+
+def test_environment_variable_with_an_unknown_name_raises():
+    run = run_python("import pymlp", PYMLP_ISA="sse9")
+    assert run.returncode == 1
+    assert "ValueError: pymlp: instruction set 'sse9'" in run.stderr
+    assert f"this machine has: {', '.join(isa.available())}" in run.stderr
+    assert "environment variable PYMLP_ISA" in run.stderr

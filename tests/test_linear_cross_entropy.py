@@ -1,0 +1,141 @@
+"""linear_cross_entropy against literals and against PyTorch, with every instruction set."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, results
+
+from pymlp import functional, linear_cross_entropy
+
+OPTIONS = [
+    {},
+    {"bias": False, "reduction": "sum"},
+    {"reduction": "none", "ignored": 2},
+    {"label_smoothing": 0.1, "ignored": 3},
+    {"class_weight": True, "label_smoothing": 0.3, "reduction": "none"},
+    {"z_loss": 0.1},
+    {"z_loss": 0.1, "class_weight": True, "ignored": 2},
+    {"z_loss": 0.1, "reduction": "none", "ignored": 2},
+    {"softcap": 1.5},
+    {"softcap": 3.0, "z_loss": 0.01, "label_smoothing": 0.1, "class_weight": True, "ignored": 1},
+    {"N": 300, "V": 27, "H": 200},
+    {"N": 20, "V": 1000, "H": 5, "reduction": "sum"},
+]
+
+
+def test_literal():
+    input = torch.tensor([[1.0, 2.0]], requires_grad=True)
+    weight = (torch.tensor([[1.0, 1.0], [3.0, 1.0]]).log()).requires_grad_()
+    bias = torch.zeros(2, requires_grad=True)  # the logits are log 1 and log 3
+    target = torch.tensor([0])
+    loss = linear_cross_entropy(input, weight, target, linear_bias=bias)
+    torch.testing.assert_close(loss, torch.tensor(4.0).log())
+    loss.backward()
+    dlogits = torch.tensor([1 / 4 - 1, 3 / 4])  # softmax - one-hot
+    torch.testing.assert_close(bias.grad, dlogits)
+    torch.testing.assert_close(weight.grad, dlogits[:, None] * torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(input.grad, torch.tensor([[3 / 4 * math.log(3), 0.0]]))
+
+
+def test_literal_z_loss_and_softcap():
+    input, weight, target = torch.ones(1, 1), torch.zeros(4, 1), torch.tensor([2])
+    loss = linear_cross_entropy(input, weight, target, z_loss=0.5)
+    assert loss.item() == pytest.approx(math.log(4) + 0.5 * math.log(4) ** 2)
+    weight[2] = 1e4  # capped: 2 tanh(5000) = 2
+    loss = linear_cross_entropy(input, weight, target, softcap=2.0)
+    assert loss.item() == pytest.approx(math.log(1 + 3 * math.exp(-2)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_worse_than_torch(isa, dtype):
+    for seed, options in enumerate(OPTIONS):
+        assert_no_worse_than_torch(make_case("linear_cross_entropy", seed=seed, **options), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_size_around_the_vector_width(isa, dtype):
+    for n in range(1, 34):
+        case = make_case("linear_cross_entropy", N=5, V=n, H=34 - n, seed=n)
+        assert_no_worse_than_torch(case, dtype)
+
+
+def test_extreme_logits_behave_as_in_torch(isa):
+    # A column of ones: the logits of row n are those of column n here, the target being class 0.
+    logits = torch.tensor(
+        [
+            [1e4, -1e4, 0.0, math.inf, 0.0, math.nan],
+            [-1e4, 1e4, -math.inf, 0.0, math.inf, 0.0],
+            [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        ]
+    )
+    target = torch.zeros(1, dtype=torch.int64)
+    for reduction in ("mean", "none"):
+        for column in logits.T:
+            ours, torchs = (column.clone().requires_grad_() for _ in range(2))
+            input, weight = torch.ones(1, 2), torch.zeros(3, 2)
+            loss = linear_cross_entropy(
+                input, weight, target, linear_bias=ours, reduction=reduction
+            )
+            expected = F.cross_entropy(torchs[None], target, reduction=reduction)
+            torch.testing.assert_close(loss, expected, equal_nan=True)
+            loss.sum().backward()
+            expected.sum().backward()
+            torch.testing.assert_close(ours.grad, torchs.grad, equal_nan=True)
+
+
+def test_one_class(isa):
+    for dtype in DTYPES:
+        input = torch.full((3, 4), 100.0, dtype=dtype, requires_grad=True)
+        weight = torch.full((1, 4), 10.0, dtype=dtype, requires_grad=True)
+        loss = linear_cross_entropy(input, weight, torch.zeros(3, dtype=torch.int64))
+        loss.backward()
+        assert loss.item() == 0
+        assert not input.grad.any()
+        assert not weight.grad.any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("N", [0, 3])
+def test_nothing_that_counts_is_as_in_torch(isa, N, reduction):
+    case = make_case("linear_cross_entropy", N=N, ignored=N, reduction=reduction)
+    ours, expected = results(functional, case), results(plain, case)
+    for name in expected:  # nan for the mean of nothing, else zeros
+        torch.testing.assert_close(ours[name], expected[name], equal_nan=True)
+        assert name == "output" or not ours[name].any()
+
+
+@pytest.mark.parametrize("ignore_index", [3, -1, 99])
+def test_ignore_index(isa, ignore_index):
+    case = make_case(
+        "linear_cross_entropy", N=20, V=5, z_loss=0.1, ignore_index=ignore_index, reduction="sum"
+    )
+    case.ids["target"][::3] = ignore_index
+    assert_no_worse_than_torch(case, torch.float32)
+    rows = results(functional, case)["dinput"].abs().sum(1)
+    assert not rows[case.ids["target"] == ignore_index].any()
+
+
+def test_class_weights_of_zero(isa):
+    case = make_case("linear_cross_entropy", N=20, V=5, class_weight=True, label_smoothing=0.2)
+    case.options["weight"][1::2] = 0
+    assert_no_worse_than_torch(case, torch.float32)
+
+
+@pytest.mark.parametrize("leading", [(7,), (2, 3), ()])
+def test_probability_targets_go_to_torch(leading):
+    case = make_case("linear_cross_entropy", N=leading, label_smoothing=0.1)
+    input, weight, bias = case.leaves()
+    target = torch.rand(*leading, 11, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    target = target.double()
+    loss = linear_cross_entropy(input, weight, target, linear_bias=bias, label_smoothing=0.1)
+    logits = F.linear(input, weight, bias).view(-1, 11)
+    expected = F.cross_entropy(logits, target.view(-1, 11), label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)
+    for ours, torchs in zip(
+        torch.autograd.grad(loss, (input, weight, bias)),
+        torch.autograd.grad(expected, (input, weight, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, torchs)

@@ -1,0 +1,343 @@
+"""The trainer: against loops written out by hand, and what it records and tells."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pymlp import reference
+from pymlp.batches import Batches
+from pymlp.callbacks import Callback
+from pymlp.config import ENGINES, OPTIMIZERS, TrainConfig
+from pymlp.data import Dataset, Examples, names
+from pymlp.evaluate import evaluate
+from pymlp.model import MLP, MLPConfig, lecture_init
+from pymlp.stepper import DivergedError
+from pymlp.trainer import Trainer
+
+DATA = Dataset.from_lines(names()[:300])
+SIZES = MLPConfig(len(DATA.vocabulary), n_embd=2, n_hidden=8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(set_num_threads):
+    """These models are far too small to share; beside other processes, waiting would cost more."""
+    set_num_threads(1)
+
+
+def make_model(dtype=torch.float32):
+    model = MLP(SIZES)
+    lecture_init(model, seed=1)
+    return model.to(dtype)
+
+
+def train(model=None, callbacks=(), **config):
+    settings = {"steps": 40, "batch_size": 4, "seed": 7, "engine": "reference"} | config
+    trainer = Trainer(model or make_model(), DATA, TrainConfig(**settings), callbacks)
+    return trainer, trainer.fit()
+
+
+def same_parameters(model, other):
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 32, 20_000])
+def test_batches_are_the_lectures_stream(batch_size):
+    steps = 3 if batch_size > 1000 else 1200
+    generator = torch.Generator().manual_seed(7)
+    expected = [torch.randint(0, 182_625, (batch_size,), generator=generator) for _ in range(steps)]
+    batches = Batches(182_625, batch_size, seed=7)
+    drawn = []
+    while len(drawn) < steps:
+        drawn += batches.take(min(77, steps - len(drawn)))
+    assert torch.equal(torch.stack(drawn), torch.stack(expected))
+
+
+@pytest.mark.parametrize("taken", [0, 5, 512, 600])
+def test_batches_continue_from_their_state(taken):
+    def take(batches, count):
+        while count:
+            count -= len(rows := batches.take(count))
+        return rows
+
+    batches = Batches(1000, 32, seed=7)
+    if taken:
+        take(batches, taken)
+    state = batches.state_dict()
+    other = Batches(1000, 32, seed=8)
+    other.load_state_dict(state)
+    assert torch.equal(batches.take(3), other.take(3))
+    assert batches.state_dict()["position"] == other.state_dict()["position"]
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+def by_hand(optimizer_of, steps=40, batch_size=4):
+    """The lecture's loop on the plain model."""
+    model = reference.MLP(SIZES)
+    lecture_init(model, seed=1)
+    optimizer = optimizer_of(model.parameters())
+    generator = torch.Generator().manual_seed(7)
+    losses = []
+    for _ in range(steps):
+        ix = torch.randint(0, len(DATA.train), (batch_size,), generator=generator)
+        loss = F.cross_entropy(model(DATA.train.tokens[ix]), DATA.train.targets[ix])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return model, losses
+
+
+@pytest.mark.parametrize(
+    ("config", "optimizer_of"),
+    [
+        ({"lr": 0.1}, lambda p: torch.optim.SGD(p, lr=0.1)),
+        ({"optimizer": "momentum"}, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
+        (
+            {"optimizer": "momentum", "momentum": 0.5, "weight_decay": 0.1},
+            lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.5, weight_decay=0.1),
+        ),
+        ({"optimizer": "adamw", "lr": 0.01}, lambda p: torch.optim.AdamW(p, lr=0.01)),
+        (
+            {"optimizer": "adamw", "betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.5},
+            lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.8, 0.9), eps=1e-4, weight_decay=0.5),
+        ),
+    ],
+)
+def test_reference_engine_is_the_lectures_loop(config, optimizer_of):
+    expected_model, expected_losses = by_hand(optimizer_of)
+    trainer, history = train(**config)
+    assert history.losses.tolist() == expected_losses
+    assert same_parameters(trainer.model, expected_model)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "reference"])
+def test_engines_follow_the_same_trajectory(engine, optimizer):
+    settings = {"steps": 200, "optimizer": optimizer, "lr": 0.02, "schedule": "step"}
+    _, expected = train(make_model(torch.float64), **settings)
+    _, history = train(make_model(torch.float64), engine=engine, **settings)
+    torch.testing.assert_close(history.losses, expected.losses, rtol=1e-9, atol=1e-9)
+    assert history.evals[-1].dev == pytest.approx(expected.evals[-1].dev, rel=1e-9)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_frozen_parameters_stay(engine):
+    model = make_model()
+    model.embedding.weight.requires_grad_(False)
+    trainer, _ = train(model, engine=engine, optimizer="adamw")
+    assert torch.equal(model.embedding.weight, make_model().embedding.weight)
+    assert not torch.equal(model.hidden.weight, make_model().hidden.weight)
+    assert all(parameter.grad is None for parameter in trainer.model.parameters())
+
+
+def test_nothing_to_train():
+    model = make_model().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter with requires_grad=True"):
+        train(model)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rates_follow_the_schedule(engine):
+    short, _ = train(engine=engine, steps=13)
+    long, _ = train(engine=engine, schedule="step", lr_drop_step=13, lr_drop_factor=0.0)
+    assert same_parameters(short.model, long.model)
+
+
+# --- what is measured -----------------------------------------------------------------------------
+
+
+def test_history():
+    trainer, history = train(steps=45, eval_every=20)
+    assert [evaluation.step for evaluation in history.evals] == [20, 40, 45]
+    assert history.losses.shape == (45,)
+    assert history.losses.dtype == torch.float64
+    assert history.best == min(history.evals, key=lambda evaluation: evaluation.dev)
+    assert history.evals[-1].train == trainer.evaluate("train")
+    assert history.us_per_step == pytest.approx(1e6 * history.seconds / 45)
+
+
+def test_metrics_and_files(tmp_path):
+    trainer = Trainer(
+        make_model(),
+        DATA,
+        TrainConfig(
+            steps=25, batch_size=4, engine="reference", log_every=10, eval_every=20, schedule="step"
+        ),
+    )
+    trainer.save(tmp_path / "run")
+    history = trainer.fit()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [(record["step"], "loss" in record) for record in records] == [
+        (10, True),
+        (20, True),
+        (20, False),
+        (25, True),
+        (25, False),
+    ]
+    assert [record["lr"] for record in records if "lr" in record] == [0.1, 0.01, 0.01]
+    assert records[3]["loss"] == history.losses[20:].mean().item()
+    assert records[2]["dev_loss"] == history.evals[0].dev
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "best.safetensors",
+        "config.toml",
+        "losses.f64",
+        "metrics.jsonl",
+        "model.safetensors",
+        "state.safetensors",
+        "vocab.json",
+    ]
+
+
+def test_evaluate_is_exact():
+    model = make_model()
+    exact = make_model(torch.float64)
+    with torch.no_grad():
+        expected = F.cross_entropy(exact(DATA.dev.tokens), DATA.dev.targets).item()
+    assert evaluate(exact, DATA.dev, batch_size=7) == pytest.approx(expected, rel=1e-12)
+    for batch_size in (1, 7, len(DATA.dev), 10**6):
+        assert evaluate(model, DATA.dev, batch_size) == pytest.approx(expected, rel=1e-6)
+
+
+def test_evaluate_errors():
+    none = Examples(DATA.dev.tokens[:0], DATA.dev.targets[:0])
+    with pytest.raises(ValueError, match="no examples"):
+        evaluate(make_model(), none)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        evaluate(make_model(), DATA.dev, 0)
+    trainer, _ = train(steps=1)
+    with pytest.raises(ValueError, match="split must be train, dev or test, got 'valid'"):
+        trainer.evaluate("valid")
+
+
+def test_the_test_split_is_read_only_when_asked_for():
+    data = Dataset.from_lines(names()[:300])
+    trainer = Trainer(make_model(), data, TrainConfig(steps=5, engine="reference"))
+    trainer.fit()
+    assert "test" not in vars(data)
+    assert trainer.evaluate("test") > 0
+    assert "test" in vars(data)
+
+
+class Diary(Callback):
+    """Writes down what it is told."""
+
+    def __init__(self):
+        self.entries = []
+        self.losses = []
+
+    def on_steps(self, trainer, losses):
+        self.losses += losses.tolist()
+
+    def on_log(self, trainer, loss):
+        self.entries.append(("log", trainer.step))
+
+    def on_eval(self, trainer, evaluation):
+        self.entries.append(("eval", evaluation.step))
+
+    def on_checkpoint(self, trainer, path):
+        self.entries.append(("checkpoint", trainer.step, path.name))
+
+    def on_end(self, trainer):
+        self.entries.append(("end", trainer.step))
+
+
+def test_callbacks(tmp_path):
+    diary = Diary()
+    config = TrainConfig(
+        steps=9, engine="reference", log_every=4, eval_every=8, checkpoint_every=6, batch_size=4
+    )
+    trainer = Trainer(make_model(), DATA, config, [diary])
+    trainer.save(tmp_path / "run")
+    history = trainer.fit()
+    assert diary.losses == history.losses.tolist()
+    assert diary.entries == [
+        ("log", 4),
+        ("checkpoint", 6, "run"),
+        ("log", 8),
+        ("eval", 8),
+        ("log", 9),
+        ("eval", 9),
+        ("checkpoint", 9, "run"),
+        ("end", 9),
+    ]
+
+
+def test_a_callback_may_stop_the_training():
+    class Patience(Callback):
+        def on_eval(self, trainer, evaluation):
+            if evaluation.step == 20:
+                trainer.stop()
+
+    trainer, history = train(callbacks=[Patience()], eval_every=10)
+    assert trainer.step == len(history.losses) == 20
+    assert len(trainer.fit().losses) == 20 + 20
+
+
+# --- what goes wrong ------------------------------------------------------------------------------
+
+
+class Poison(Callback):
+    """Spoils the parameters after step 20."""
+
+    def on_steps(self, trainer, losses):
+        if trainer.step == 20:
+            with torch.no_grad():
+                trainer.model.output.bias.fill_(math.inf)
+
+
+@pytest.mark.parametrize(
+    ("every", "message"),
+    [
+        ({"log_every": 20}, "the loss is nan at step 20"),
+        ({"checkpoint_every": 20}, "the sum of output.bias is inf after step 20"),
+        ({"eval_every": 20}, "the loss on train or dev is nan after step 20"),
+    ],
+)
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path, every, message):
+    config = TrainConfig(steps=40, batch_size=4, engine="reference", **every)
+    trainer = Trainer(make_model(), DATA, config, [Poison()])
+    trainer.save(tmp_path / "run")
+    with pytest.raises(DivergedError, match=message):
+        trainer.fit()
+    resumed = Trainer.resume(tmp_path / "run", DATA)
+    assert resumed.step == 0
+    assert same_parameters(resumed.model, make_model())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_rate_too_high_is_named(engine):
+    with pytest.raises(DivergedError, match=r"at step \d+ \(learning rate 1e\+30: try a lower one"):
+        train(engine=engine, lr=1e30)
+
+
+def test_model_and_data_must_fit():
+    with pytest.raises(ValueError, match="vocab_size of the model is 5, that of the data is"):
+        Trainer(MLP(MLPConfig(5)), DATA)
+    with pytest.raises(ValueError, match="block_size of the model is 4, that of the data is 3"):
+        Trainer(MLP(MLPConfig(len(DATA.vocabulary), block_size=4)), DATA)
+    few = Dataset.from_lines(["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"must not be empty, got .*'dev': 0.* at least 10"):
+        Trainer(MLP(MLPConfig(len(few.vocabulary))), few)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_global_state_is_left_alone(engine, tmp_path):
+    model = make_model()
+    before = torch.get_rng_state(), torch.get_num_threads(), torch.get_default_dtype()
+    trainer, _ = train(model, engine=engine)
+    trainer.save(tmp_path / "run")
+    Trainer.resume(tmp_path / "run", DATA).fit()
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (torch.get_num_threads(), torch.get_default_dtype())
+    assert model.training
+    assert torch.is_grad_enabled()
