@@ -1,0 +1,50 @@
+"""Who is measured, and whether it can be measured here."""
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from torch import nn
+
+# By the name on the command line, in the order of tables.
+LABELS = {
+    "eager": "PyTorch eager",
+    "compile": "torch.compile",
+    "jax": "JAX",
+    "chunked": "F.linear_cross_entropy, chunked",
+    "pymlp": "pymlp",
+}
+
+
+def _compile_missing() -> str | None:
+    compiler = os.environ.get("CXX", "g++")
+    return None if shutil.which(compiler) else f"needs a C++ compiler, {compiler!r} is not there"
+
+
+def _jax_missing() -> str | None:
+    return None if find_spec("jax") else "JAX is not installed (`pip install 'pymlp[bench]'`)"
+
+
+def _chunked_missing() -> str | None:
+    has = hasattr(nn, "LinearCrossEntropyOptions")
+    return None if has else "this torch has no chunked F.linear_cross_entropy"
+
+
+def _never() -> None:
+    return None
+
+
+_MISSING: dict[str, Callable[[], str | None]] = {
+    "eager": _never,
+    "compile": _compile_missing,
+    "jax": _jax_missing,
+    "chunked": _chunked_missing,
+    "pymlp": _never,
+}
+assert _MISSING.keys() == LABELS.keys()
+
+
+def missing(provider: str) -> str | None:
+    """Why a provider cannot be measured here, None where it can."""
+    return _MISSING[provider]()

@@ -1,0 +1,95 @@
+"""Carry out a list of cases: make ready, check, time, measure memory."""
+
+import time
+from dataclasses import dataclass
+
+from . import data, machine, ops, step
+from .harness import Builder, Case, Suite, Task, Timing, check, measure
+from .memory import Meter
+from .results import Result
+
+SUITES: dict[str, Suite] = {module.SUITE.name: module.SUITE for module in (ops, step, data)}
+MODES = ops.MODES
+
+# Modes whose peak memory is measured: a whole pass; its parts need no more.
+MEMORY_MODES = ("full", "step")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure: providers wanted, samples of each, their shortest length, memory or not."""
+
+    providers: tuple[str, ...]
+    repeats: int
+    sample_seconds: float
+    meter: Meter | None
+
+
+def builder(case: Case, provider: str) -> Builder:
+    """What ``provider`` does for a case of the suites here; picklable, for the memory process."""
+    return SUITES[case.suite].builders(case)[provider]
+
+
+def run_case(case: Case, suite: Suite, options: Options) -> tuple[list[Result], list[str]]:
+    """Results of one case, and a message for every provider that failed, which is not timed."""
+    tasks, errors, failures = _prepare(case, suite, options)
+    before, start = machine.other_cpu_seconds(), time.perf_counter()
+    timings = measure(tasks, options.repeats, options.sample_seconds)
+    others = _others(before, time.perf_counter() - start)
+    peaks: dict[str, int | None] = {}
+    for provider in tasks:
+        try:
+            peaks[provider] = _peak(case, provider, options)
+        except RuntimeError as error:
+            failures.append(f"{case} {provider}: {error}")
+    rows = [
+        Result(
+            **vars(case),
+            provider=name,
+            **vars(timings[name]),
+            speedup=_speedup(timings, name),
+            peak_bytes=peaks.get(name),
+            max_error=errors[name],
+            others=others,
+        )
+        for name in tasks
+    ]
+    return rows, failures
+
+
+def _prepare(
+    case: Case, suite: Suite, options: Options
+) -> tuple[dict[str, Task], dict[str, float], list[str]]:
+    tasks, errors, failures = {}, {}, []
+    for provider, build in suite.builders(case).items():
+        if provider not in options.providers:
+            continue
+        # Whatever goes wrong inside one provider is that provider's failure; the others go on.
+        try:
+            task = build(case)
+            errors[provider] = check(task, suite.tolerance)
+            tasks[provider] = task
+        except Exception as error:
+            failures.append(f"{case} {provider}: {type(error).__name__}: {_first_line(error)}")
+    return tasks, errors, failures
+
+
+def _peak(case: Case, provider: str, options: Options) -> int | None:
+    if options.meter is None or case.mode not in MEMORY_MODES:
+        return None
+    return options.meter.peak(case, provider)
+
+
+def _others(before: float | None, seconds: float) -> float | None:
+    """Cores that other processes kept busy for the last ``seconds``."""
+    now = machine.other_cpu_seconds()
+    return None if now is None or before is None else round(max(0.0, now - before) / seconds, 2)
+
+
+def _speedup(timings: dict[str, Timing], provider: str) -> float | None:
+    eager = timings.get("eager")
+    return eager.median_us / timings[provider].median_us if eager else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
