@@ -12,7 +12,7 @@ LANES = {"avx512": 16, "avx2": 8, "neon": 4, "baseline": 4}
 
 @pytest.fixture(autouse=True)
 def _fuse_small_inputs_too(monkeypatch):
-    """The kernels are tested at every size, also where `cross_entropy` would leave it to PyTorch."""
+    """Test the kernel at sizes, too, that `cross_entropy` would leave to PyTorch."""
     monkeypatch.setattr(functional, "_WORTH_FUSING", 0)
 
 

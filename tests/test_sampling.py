@@ -19,6 +19,12 @@ FOLLOWS = torch.tensor(
 )
 
 
+@pytest.fixture(autouse=True)
+def one_thread(set_num_threads):
+    """These models are far too small to share; beside other processes, waiting would cost more."""
+    set_num_threads(1)
+
+
 @torch.no_grad()
 def bigram_model(follows=FOLLOWS, kind=MLP):
     """A model whose hidden layer is the one-hot last token; its logits are rows of a table."""

@@ -32,7 +32,7 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     "schedule": (click.Choice(SCHEDULES), "How the learning rate changes."),
     "lr_drop_step": (
         _COUNT,
-        "For --schedule step: first step with the lower rate.  [default: the preset's]",
+        "For --schedule step: first step with the lower rate.  [default: half-way]",
     ),
     "lr_drop_factor": (_RATE, "For --schedule step: what the rate is multiplied by."),
     "lr_min": (_RATE, "For --schedule cosine: the rate at the end."),
