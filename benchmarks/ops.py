@@ -190,8 +190,13 @@ def cases(batch_sizes: list[int], modes: list[str]) -> list[Case]:
 
 def builders(case: Case) -> dict[str, Builder]:
     """Providers of the case's op."""
-    chunked = {"chunked": _chunked} if case.op == "linear_cross_entropy" else {}
-    return {"eager": _eager, "compile": _compile, "jax": _jax, **chunked, "pymlp": _pymlp}
+    providers = {"eager": _eager, "compile": _compile, "jax": _jax, "pymlp": _pymlp}
+    if case.op == "linear_cross_entropy":
+        providers["chunked"] = _chunked
+        if case.mode == "backward":
+            # torch.compile (2.13) gives a wrong second backward of a kept graph from B=4096 on.
+            del providers["compile"]
+    return providers
 
 
 SUITE = Suite("ops", cases, builders, tolerance=2e-5)

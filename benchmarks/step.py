@@ -38,7 +38,7 @@ def training_examples() -> tuple[Examples, int]:
 
 def steps_per_call(batch_size: int) -> int:
     """Steps in one call of a provider that runs many; the Trainer draws as many at once."""
-    return max(1, min(512, 16_384 // batch_size))
+    return max(1, min(64, 4096 // batch_size))
 
 
 def initial_parameters() -> Values:

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 # Indices drawn at once: enough to spread the cost of a draw, few enough to stay in cache.
-_BLOCK_INDICES = 16_384
-_BLOCK_STEPS = 512
+_BLOCK_INDICES = 4096
+_BLOCK_STEPS = 64
 
 
 class Batches:

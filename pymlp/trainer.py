@@ -83,7 +83,6 @@ class Trainer:
         Raises:
             DivergedError: a loss or a parameter is not finite any more. The last checkpoint stays.
         """
-        self._stopping = False
         while self.step < self.config.steps and not self._stopping:
             losses = self._stepper.run(self._next_event())
             self._tell("on_steps", losses)
@@ -93,12 +92,16 @@ class Trainer:
                 self._evaluate()
             if self._is_due(self.config.checkpoint_every):
                 self._commit()
+        self._stopping = False
         self._commit()
         self._tell("on_end")
         return self.history
 
     def stop(self) -> None:
-        """Make `fit` return soon, with a checkpoint; for callbacks and signal handlers."""
+        """Make `fit`, this one or the next, return soon, with a checkpoint.
+
+        For callbacks and signal handlers.
+        """
         self._stopping = True
 
     def evaluate(self, split: str) -> float:

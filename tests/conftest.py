@@ -2,12 +2,10 @@
 
 import pytest
 import torch
+from ops_testing import LANES
 
 from pymlp import _engine, functional
 from pymlp import isa as instruction_sets
-
-# Floats in a vector, as the compiler sees it in the source file of each instruction set.
-LANES = {"avx512": 16, "avx2": 8, "neon": 4, "baseline": 4}
 
 
 @pytest.fixture(autouse=True)

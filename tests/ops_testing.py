@@ -17,6 +17,12 @@ from pymlp import functional
 
 OPS = ("embed_linear_tanh", "cross_entropy", "linear_cross_entropy", "mlp_cross_entropy")
 LOSSES = OPS[1:]
+# Floats in a vector, as the compiler sees it in the source file of each instruction set.
+LANES = {"avx512": 16, "avx2": 8, "neon": 4, "baseline": 4}
+
+# What `cross_entropy` leaves to PyTorch; conftest.py changes it.
+WORTH_FUSING = functional._WORTH_FUSING
+
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 # How far an error may exceed PyTorch's own, relative to the largest magnitude of the truth.

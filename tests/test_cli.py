@@ -131,6 +131,15 @@ def test_options_reach_the_configuration():
     assert (model.block_size, model.n_embd, model.n_hidden) == (4, 2, 8)
 
 
+def test_engines_agree_in_float64():
+    for engine in ENGINES:
+        train("--engine", engine, "--dtype", "float64", "--out", engine)
+    losses = [Trainer.resume(engine).history.losses for engine in ENGINES]
+    for other in losses[1:]:
+        torch.testing.assert_close(other, losses[0], rtol=1e-9, atol=0)
+    assert RunDirectory.open(ENGINES[0]).model().output.bias.dtype == torch.float64
+
+
 def test_same_seed_same_model():
     for out, seed in (("a", 1), ("b", 1), ("c", 2)):
         train("--seed", seed, "--out", out)

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, results
+from ops_testing import (
+    DTYPES,
+    WORTH_FUSING,
+    assert_no_worse_than_torch,
+    assert_same,
+    make_case,
+    plain,
+    results,
+)
 
 from pymlp import cross_entropy, functional
 
@@ -194,3 +202,16 @@ def test_half_precision_is_summed_in_float32(isa):
     case = make_case("cross_entropy", N=4096, V=5).to(torch.float16)
     wide = case.to(torch.float64)
     assert case.run(functional).item() == wide.run(plain).half().item()
+
+
+def test_small_inputs_are_left_to_torch_and_large_ones_are_not(monkeypatch):
+    monkeypatch.setattr(functional, "_WORTH_FUSING", WORTH_FUSING)
+    for V, own in ((WORTH_FUSING // 4 - 1, True), (WORTH_FUSING // 4, False)):
+        case = make_case("cross_entropy", N=4, V=V, label_smoothing=0.1)
+        output = case.run(functional, *case.leaves())
+        assert ("CrossEntropyBackward" not in output.grad_fn.name()) == own
+        torch.testing.assert_close(output, case.run(plain))
+    small = make_case("cross_entropy", ignored=1, class_weight=True).to(torch.float32)
+    assert_same(results(functional, small), results(plain, small))
+    narrow = small.run(functional, target=small.ids["target"].int())
+    torch.testing.assert_close(narrow, small.run(plain))

@@ -254,6 +254,7 @@ def test_forward_mode_over_a_backward(op):
 
 
 @every_op
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
 def test_same_results_with_anomaly_detection_and_saved_tensor_hooks(op):
     case = make_case(op)
     expected = results(functional, case)

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import LANES
-from ops_testing import OPS, make_case, results
+from ops_testing import LANES, OPS, make_case, results
 
 from pymlp import _engine, functional, isa
 

@@ -8,6 +8,7 @@ from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, re
 
 import pymlp
 from pymlp import functional, mlp_cross_entropy
+from pymlp._library import ops
 
 OPTIONS = [
     {},
@@ -94,3 +95,15 @@ def test_it_is_the_two_layers_one_after_the_other(isa):
         hidden, p["output_weight"], targets, linear_bias=p["output_bias"]
     )
     torch.testing.assert_close(case.run(functional), loss)
+
+
+def test_flat_parameters_give_the_same_bits(isa):
+    for dtype in DTYPES:
+        case = make_case("mlp_cross_entropy", N=40, V=11, E=4, H=9).to(dtype)
+        leaves = case.leaves()
+        expected = case.run(functional, *leaves)
+        gradients = torch.autograd.grad(expected, leaves)
+        flat = torch.cat([leaf.detach().flatten() for leaf in leaves])
+        loss, gradient = ops.mlp_cross_entropy_flat(*case.ids.values(), flat, 11, 4, 9)
+        assert loss.to(dtype) == expected
+        assert torch.equal(gradient, torch.cat([g.flatten() for g in gradients]))

@@ -49,6 +49,14 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "as_json"}
 )
 @configuration_options
 @threads_option
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Of the parameters. In float64 the engines agree step by step; in float32 the lecture's "
+    "initial rates amplify rounding.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option(
     "--out",
@@ -68,6 +76,7 @@ def train(
     /,
     source: str | None,
     preset: str,
+    dtype: str,
     device: str,
     out: Path | None,
     resume: bool,
@@ -92,11 +101,13 @@ def train(
         else:
             out = out or run_names.next_free(preset)
             _check_vacant(out, overwrite)
-            trainer = _new_trainer(source, preset, chosen, place, progress)
-            trainer.save(out, source=source or sources.BUNDLED, overwrite=overwrite)
-        train_result.introduce(trainer, out)
-        received = _fit(trainer, out)
-    if received:
+            trainer = _new_trainer(source, preset, chosen, place, dtype, progress)
+        with _stopping_on_signals(trainer) as received:
+            if not resume:
+                trainer.save(out, source=source or sources.BUNDLED, overwrite=overwrite)
+            train_result.introduce(trainer, out)
+            _fit(trainer, out)
+    if received and trainer.step < trainer.config.steps:
         note(
             f"Stopped at step {trainer.step:,} of {trainer.config.steps:,}. "
             f"Go on with: pymlp train --resume --out {shown(out)}"
@@ -110,6 +121,7 @@ def _new_trainer(
     preset: str,
     chosen: Mapping[str, Any],
     device: torch.device,
+    dtype: str,
     callback: Callback,
 ) -> Trainer:
     base = PRESETS[preset]
@@ -127,7 +139,7 @@ def _new_trainer(
     model = MLP(MLPConfig(vocab_size=len(data.vocabulary), **sizes))
     if base.init == "lecture":
         lecture_init(model, config.seed)
-    return Trainer(model.to(device), data, config, [callback])
+    return Trainer(model.to(device, getattr(torch, dtype)), data, config, [callback])
 
 
 def _check_vacant(out: Path, overwrite: bool) -> None:
@@ -166,16 +178,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _fit(trainer: Trainer, out: Path) -> list[int]:
-    """Train; the signals that stopped it, if any."""
+def _fit(trainer: Trainer, out: Path) -> None:
     try:
-        with _stopping_on_signals(trainer) as received:
-            trainer.fit()
+        trainer.fit()
     except DivergedError as error:
         raise click.ClickException(
             f"{error}. The last good checkpoint is in {shown(out)}."
         ) from error
-    return received if trainer.step < trainer.config.steps else []
 
 
 @contextmanager
