@@ -6,16 +6,13 @@ NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 CMAKE := $(BIN)/cmake
 NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
 
-.PHONY: train test test-slow lint format sanitize cross bench clean
+.PHONY: train test lint format sanitize cross bench clean
 
 train: $(VENV)/.built
 	$(BIN)/pymlp train
 
 test: $(VENV)/.built
 	$(BIN)/python -m pytest
-
-test-slow: $(VENV)/.built
-	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.built
 	$(BIN)/ruff check .
@@ -51,7 +48,7 @@ clean:
 
 # --- set-up: own virtual environment, pinned tools, build ---------------------------------------
 $(VENV)/.installed: requirements-dev.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

@@ -1,6 +1,6 @@
 """Build the native libraries: everything is said in CMakeLists.txt, this file only calls it.
 
-Environment: PYMLP_DEBUG=1 builds without optimisation and with assertions.
+Environment: PYMLP_DEBUG=1 builds without optimisation.
 """
 
 import importlib.util

@@ -19,6 +19,8 @@ from pymlp._library import ops
 
 # Private, but the only way to ask; the same in every torch this library supports.
 in_functorch: Callable[[], bool] = torch._C._are_functorch_transforms_active
+# Of torch.autograd.grad(is_grads_batched=True), which is not one of those transforms.
+_is_batched: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
 
 embed_linear_tanh_forward = ops.embed_linear_tanh_forward.default
 embed_linear_tanh_backward = ops.embed_linear_tanh_backward.default
@@ -77,6 +79,8 @@ def _take(ctx: Any, n_inputs: int, grad_output: Tensor) -> Sequence[Tensor]:
     if torch.compiler.is_compiling():
         return [g * grad_output.to(g.dtype) for g in ctx.saved_tensors[n_inputs:]]
     gradients: Sequence[Tensor] = ctx.gradients
+    if _is_batched(grad_output):
+        return [g * grad_output for g in gradients]
     ctx.gradients = ()
     if gradients and grad_output.item() != 1.0:
         for gradient in gradients:
@@ -300,6 +304,8 @@ class FlatMLPCrossEntropy(Function):
             raise RuntimeError(
                 "pymlp: FlatMLPCrossEntropy has no second derivative; use pymlp.mlp_cross_entropy"
             )
+        if ctx.gradient is None:
+            raise RuntimeError("pymlp: FlatMLPCrossEntropy has no second backward")
         gradient: Tensor = ctx.gradient
         ctx.gradient = None  # whoever keeps the loss need not keep this
         return gradient if grad_output.item() == 1.0 else gradient * grad_output, None, None, None

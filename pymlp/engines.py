@@ -54,6 +54,7 @@ class _TorchEngine:
         self._tokens, self._targets = examples.tokens, examples.targets
 
     def run(self, indices: Tensor, rates: Sequence[float]) -> Tensor:
+        self._check_parameters()
         tokens = self._tokens[indices].unbind()
         targets = self._targets[indices].unbind()
         group = self._optimizer.param_groups[0]
@@ -81,6 +82,15 @@ class _TorchEngine:
             tensors.setdefault(indices[name], {})[key] = value
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": tensors, "param_groups": groups})
+
+    def _check_parameters(self) -> None:
+        current = dict(self.model.named_parameters())
+        for name, parameter in zip(self._names, self._parameters, strict=True):
+            if current.get(name) is not parameter:
+                raise RuntimeError(
+                    f"Trainer: the parameter {name} was replaced after the Trainer was made; "
+                    "make a new Trainer"
+                )
 
     def _step(self, tokens: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError

@@ -20,6 +20,10 @@ from pymlp.model import MLP, MLPConfig
 _run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)
 
 
+# The order of the vector, as mlp_cross_entropy_flat (csrc/ops/library.cpp) reads it.
+LAYOUT = ("embedding.weight", "hidden.weight", "hidden.bias", "output.weight", "output.bias")
+
+
 class FlatParameters:
     """One leaf tensor whose memory the given parameters view from now on.
 
@@ -44,12 +48,13 @@ class FlatParameters:
     @staticmethod
     def can_hold(model: nn.Module) -> bool:
         """Whether every parameter is trained, on the CPU, in one dtype of full precision."""
-        parameters = list(model.parameters())
+        parameters = dict(model.named_parameters())
         return (
             type(model) is MLP
-            and all(p.requires_grad and p.is_cpu for p in parameters)
-            and {p.dtype for p in parameters} in ({torch.float32}, {torch.float64})
-            and len({p.data_ptr() for p in parameters}) == len(parameters)
+            and tuple(parameters) == LAYOUT
+            and all(p.requires_grad and p.is_cpu for p in parameters.values())
+            and {p.dtype for p in parameters.values()} in ({torch.float32}, {torch.float64})
+            and len({p.data_ptr() for p in parameters.values()}) == len(LAYOUT)
         )
 
     def gather(self) -> None:

@@ -101,12 +101,13 @@ def cross_entropy(
         ValueError: unknown `reduction`.
         RuntimeError: a shape or dtype does not fit, or an id is out of range.
     """
-    if input.numel() < _WORTH_FUSING and not torch.compiler.is_compiling():
+    small = input.numel() < _WORTH_FUSING and not torch.compiler.is_compiling()
+    if small and 0 <= label_smoothing <= 1:  # outside, PyTorch may ignore it
         try:
             return F.cross_entropy(
                 input, target, weight, None, ignore_index, None, reduction, label_smoothing
             )
-        except (IndexError, RuntimeError, ValueError):
+        except (IndexError, RuntimeError, TypeError, ValueError):
             pass  # int32 targets, and bad input, which the checks below name better
     code = _reduction_code("cross_entropy", reduction)
     formula = _use_formula("cross_entropy", input=input, target=target, weight=weight)

@@ -31,3 +31,9 @@ def set_num_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(set_num_threads):
+    """For small operands: beside other processes, threads would wait longer than they work."""
+    set_num_threads(1)

@@ -13,6 +13,8 @@ import pymlp
 from pymlp import functional
 from pymlp._library import ops
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NONE, MEAN, SUM = 0, 1, 2
 
 

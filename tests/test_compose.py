@@ -11,6 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from pymlp import functional
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 every_op = pytest.mark.parametrize("op", OPS)
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -169,6 +171,7 @@ def test_no_grad_and_inference_mode(op):
 
 
 DDP = """
+import os
 import sys
 import torch
 import torch.distributed as dist
@@ -187,6 +190,7 @@ half = slice(4 * rank, 4 * rank + 4)
 pymlp.cross_entropy(parallel(tokens[half]), targets[half]).backward()
 torch.testing.assert_close([parameter.grad for parameter in model.parameters()], whole)
 dist.destroy_process_group()
+os._exit(0)  # gloo's threads may abort an orderly end of the interpreter
 """
 
 

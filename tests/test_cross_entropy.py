@@ -17,6 +17,8 @@ from ops_testing import (
 
 from pymlp import cross_entropy, functional
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 INF, NAN = math.inf, math.nan
 
 OPTIONS = [

@@ -7,6 +7,8 @@ from torch.autograd import forward_ad, grad, gradcheck, gradgradcheck
 
 from pymlp import functional
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"N": 4, "T": 2, "V": 5, "E": 3, "H": 3}
 OPTIONS = [
     ("embed_linear_tanh", {}),
@@ -211,14 +213,16 @@ def test_a_hidden_layer_modified_before_backward_raises():
 
 @every_op
 def test_batched_gradients(op):
-    case = make_case(op, reduction="none") if op in LOSSES else make_case(op, N=2, H=3)
-    leaves = case.leaves()
-    output = case.run(functional, *leaves).flatten()
-    rows = torch.eye(len(output), dtype=torch.float64)
-    batched = grad(output, leaves, rows, is_grads_batched=True, retain_graph=True)
-    for i, row in enumerate(rows):
-        single = grad(output, leaves, row, retain_graph=True)
-        torch.testing.assert_close([g[i] for g in batched], list(single))
+    for options in ({}, {"reduction": "none"}) if op in LOSSES else ({},):
+        case = make_case(op, N=2, H=3, **options)
+        leaves = case.leaves()
+        output = case.run(functional, *leaves)
+        rows = torch.eye(1 + output.numel(), dtype=torch.float64)[:, 1:]
+        rows = rows.view(-1, *output.shape)
+        batched = grad(output, leaves, rows, is_grads_batched=True, retain_graph=True)
+        for i, row in enumerate(rows):
+            single = grad(output, leaves, row, retain_graph=True)
+            torch.testing.assert_close([g[i] for g in batched], list(single))
 
 
 @every_op

@@ -10,6 +10,8 @@ import pymlp
 from pymlp import functional
 from pymlp._library import ops
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(autouse=True, params=["kernel", "torch"])
 def small_inputs(request, monkeypatch):

@@ -6,6 +6,8 @@ from ops_testing import OPS, assert_no_worse_than_torch, assert_same, make_case,
 
 from pymlp import functional
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 every_op = pytest.mark.parametrize("op", OPS)
 
 

@@ -9,6 +9,8 @@ from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, re
 
 from pymlp import functional, linear_cross_entropy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPTIONS = [
     {},
     {"bias": False, "reduction": "sum"},

@@ -10,6 +10,8 @@ import pymlp
 from pymlp import functional, mlp_cross_entropy
 from pymlp._library import ops
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPTIONS = [
     {},
     {"bias": False, "reduction": "sum"},

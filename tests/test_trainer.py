@@ -129,6 +129,21 @@ def test_engines_follow_the_same_trajectory(engine, optimizer):
     assert history.evals[-1].dev == pytest.approx(expected.evals[-1].dev, rel=1e-9)
 
 
+@pytest.mark.parametrize(("dtype", "lecture"), [(torch.float32, False), (torch.float64, True)])
+def test_the_first_thousand_losses_of_the_engines_agree(dtype, lecture):
+    """In float32 not from the lecture's own start, which is chaotic: see docs/performance.md."""
+    data = Dataset.from_lines(names())
+    losses = []
+    for engine in ("autograd", "reference"):
+        torch.manual_seed(0)
+        model = MLP(MLPConfig(len(data.vocabulary))).to(dtype)
+        if lecture:
+            lecture_init(model)
+        config = TrainConfig(steps=1000, schedule="constant", engine=engine, eval_every=0)
+        losses.append(Trainer(model, data, config).fit().losses)
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_frozen_parameters_stay(engine):
     model = make_model()

@@ -8,6 +8,8 @@ from torch.func import functional_call, grad, grad_and_value, hessian, jacfwd, j
 import pymlp
 from pymlp import functional
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 every_op = pytest.mark.parametrize("op", OPS)
 
 

@@ -11,11 +11,12 @@ inline int64_t grain_for(int64_t cost_per_item) {
   return larger(1, task_cost / larger(1, cost_per_item));
 }
 
-// body(h0, h1) over [0, H) in units of a cache line of floats; `cost` is that of one column.
+// body(h0, h1) over [0, H) in units of a cache line of floats, at least once; `cost` is that of one
+// column.
 template <class Body>
 inline void for_columns(const Parallel& parallel, int64_t H, int64_t cost, const Body& body) {
   constexpr int64_t unit = 16;
-  parallel.run(divide_up(H, unit), grain_for(cost * unit),
+  parallel.run(larger(1, divide_up(H, unit)), grain_for(cost * unit),
                [&](int64_t begin, int64_t end) { body(begin * unit, smaller(end * unit, H)); });
 }
 
