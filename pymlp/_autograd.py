@@ -292,10 +292,11 @@ class FlatMLPCrossEntropy(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, parameters: Tensor, tokens: Tensor, targets: Tensor, sizes: tuple[int, int, int]
+        ctx: Any, parameters: Tensor, batch: tuple[Tensor, Tensor], sizes: tuple[int, int, int]
     ) -> Tensor:
+        # tokens and targets come in a tuple, so that the tape does not ask after their gradients.
         loss: Tensor
-        loss, ctx.gradient = mlp_cross_entropy_flat(tokens, targets, parameters, *sizes)
+        loss, ctx.gradient = mlp_cross_entropy_flat(*batch, parameters, *sizes)
         return loss
 
     @staticmethod
@@ -308,4 +309,4 @@ class FlatMLPCrossEntropy(Function):
             raise RuntimeError("pymlp: FlatMLPCrossEntropy has no second backward")
         gradient: Tensor = ctx.gradient
         ctx.gradient = None  # whoever keeps the loss need not keep this
-        return gradient if grad_output.item() == 1.0 else gradient * grad_output, None, None, None
+        return gradient if grad_output.item() == 1.0 else gradient * grad_output, None, None

@@ -7,6 +7,7 @@ cuDNN's recurrent layers keep theirs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -39,10 +40,9 @@ class FlatParameters:
         self._shapes = [p.shape for p in parameters]
         self._sizes = [p.numel() for p in parameters]
         like = parameters[0]
-        self.vector = nn.Parameter(
-            torch.empty(sum(self._sizes), dtype=like.dtype, device=like.device)
-        )
-        self._views = self.split(self.vector.detach())
+        self.values = torch.empty(sum(self._sizes), dtype=like.dtype, device=like.device)
+        self.vector = nn.Parameter(self.values)
+        self._views = self.split(self.values)
         self.gather()
 
     @staticmethod
@@ -76,26 +76,31 @@ class FlatParameters:
         return parts[0] if parts[0].dim() == 0 else torch.cat([p.reshape(-1) for p in parts])
 
 
+@functools.cache
+def _one(dtype: torch.dtype) -> Tensor:
+    return torch.ones((), dtype=dtype)
+
+
 def flat_gradient(
     vector: Tensor, tokens: Tensor, targets: Tensor, config: MLPConfig
-) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of a batch (a scalar) and its gradient, shaped like ``vector``."""
+) -> tuple[float, Tensor]:
+    """Mean cross-entropy of a batch and its gradient, shaped like ``vector``."""
     sizes = (config.vocab_size, config.n_embd, config.n_hidden)
-    loss: Tensor = FlatMLPCrossEntropy.apply(vector, tokens, targets, sizes)
+    loss: Tensor = FlatMLPCrossEntropy.apply(vector, (tokens, targets), sizes)
     if _run_backward is None:
         (gradient,) = torch.autograd.grad(loss, vector)
     else:
         # What torch.autograd.grad calls after 15 microseconds of looking at its arguments.
         (gradient,) = _run_backward(
             (loss,),
-            (torch.ones_like(loss),),
+            (_one(vector.dtype),),
             False,  # retain_graph
             False,  # create_graph
             (vector,),
             allow_unreachable=False,
             accumulate_grad=False,
         )
-    return loss.data, gradient
+    return loss.item(), gradient
 
 
 def flat_step(optimizer: torch.optim.Optimizer, vector: Tensor, gradient: Tensor) -> None:

@@ -1,5 +1,8 @@
 #include "ops/tensors.h"
 
+#include <cstdint>
+#include <memory>
+
 namespace pymlp {
 
 Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype) {
@@ -24,6 +27,39 @@ Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype) {
 
 Tensor empty(std::initializer_list<int64_t> shape, ScalarType dtype) {
   return empty(shape.begin(), static_cast<int64_t>(shape.size()), dtype);
+}
+
+namespace {
+
+// The piece that stays; big allocations cost little beside the work they are for.
+constexpr size_t kept_bytes = 512 * 1024;
+
+struct Kept {
+  std::unique_ptr<char[]> memory;
+  size_t bytes = 0;
+
+  char* at_least(size_t wanted) {
+    constexpr size_t line = 64;
+    if (bytes < wanted) {
+      memory.reset();
+      memory.reset(new char[wanted + line]);
+      bytes = wanted;
+    }
+    const auto address = reinterpret_cast<uintptr_t>(memory.get());
+    return memory.get() + (line - address % line) % line;
+  }
+};
+
+}  // namespace
+
+Scratch::Scratch(size_t bytes) {
+  thread_local Kept kept;
+  if (bytes <= kept_bytes) {
+    memory_ = kept.at_least(bytes);
+  } else {
+    allocated_ = empty({static_cast<int64_t>(bytes)}, ScalarType::Byte);
+    memory_ = allocated_->mutable_data_ptr();
+  }
 }
 
 void TorchParallel::run(int64_t total, int64_t grain, RangeBody body) const {
