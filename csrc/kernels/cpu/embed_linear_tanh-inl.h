@@ -17,6 +17,10 @@ struct EmbedLinearTanhPass {
   A *embedding_scratch, *weight_scratch, *bias_scratch;
   const A *embedding = nullptr, *weight = nullptr, *bias = nullptr;
   A* rows;  // (index.rows(), E), the distinct embedding rows
+  // Of the backward. G (index.rows(), H): the sums of dpre over the examples of each row.
+  // block_sums: those of one block of examples, G itself if there is no other.
+  A *G = nullptr, *block_sums = nullptr;
+  A* products = nullptr;  // (index.rows(), E)
 
   EmbedLinearTanhPass(Workspace& workspace, const EmbedLinearTanh<S>& p)
       : problem(p),
@@ -33,7 +37,18 @@ struct EmbedLinearTanhPass {
     rows = workspace.take<A>(max_rows() * E);
   }
 
+  void take_backward_scratch(Workspace& workspace) {
+    G = workspace.take<A>(max_rows() * H);
+    block_sums = N > sum_block() ? workspace.take<A>(max_rows() * H) : G;
+    products = workspace.take<A>(max_rows() * E);
+  }
+
   int64_t max_rows() const { return TokenIndex::max_rows(N, T, V); }
+
+  // Terms are added up in blocks of so many examples, and then the blocks: a sum over N examples
+  // has the rounding errors of sum_block + N / sum_block additions. The second term of the maximum
+  // keeps the cost of adding up blocks of all rows small beside that of the terms.
+  int64_t sum_block() const { return larger(512, 64 * V); }
 
   void prepare() {
     embedding = widened(problem.embedding, V * E, embedding_scratch);
@@ -69,30 +84,51 @@ struct EmbedLinearTanhPass {
     }
   }
 
-  // G (index.rows(), H), columns [h0, h1): adds dpre = dhidden (1 - hidden²) of examples [begin,
-  // end) to the rows of their tokens. hidden, dhidden: (end - begin, H).
+  // Columns [h0, h1) of G: adds dpre = dhidden (1 - hidden²) of examples [begin, end) to the rows
+  // of their tokens. hidden, dhidden: (end - begin, H). To be called for all examples, in order.
   void scatter_columns(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
-                       int64_t h1, A* G) const {
+                       int64_t h1) const {
+    const int64_t block = sum_block();
+    for (int64_t n = begin; n < end;) {
+      const int64_t stop = smaller(end, (n / block + 1) * block), offset = (n - begin) * H;
+      if (n % block == 0) clear_block(h0, h1);
+      add_to_block(hidden + offset, dhidden + offset, n, stop, h0, h1);
+      if (stop % block == 0 || stop == N) add_block_to_sums(stop <= block, h0, h1);
+      n = stop;
+    }
+  }
+
+  void clear_block(int64_t h0, int64_t h1) const {
+    for (int64_t r = 0; r < index.rows(); ++r) fill(block_sums + r * H + h0, h1 - h0, A(0));
+  }
+
+  void add_to_block(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
+                    int64_t h1) const {
     for (int64_t n = begin; n < end; ++n, hidden += H, dhidden += H) {
       const int32_t* slot = index.slot + n * T;
       for_vectors<A>(h0, h1, [&](int64_t h, auto lanes) {
         const Vec<A> y = load(hidden + h, lanes);
         const Vec<A> dpre = load(dhidden + h, lanes) * (constant(A(1)) - y * y);
         for (int64_t t = 0; t < T; ++t) {
-          A* sum = G + slot[t] * H + h;
+          A* sum = block_sums + slot[t] * H + h;
           store(sum, load(sum, lanes) + dpre, lanes);
         }
       });
     }
   }
 
-  void clear_columns(int64_t h0, int64_t h1, A* G) const {
-    for (int64_t r = 0; r < index.rows(); ++r) fill(G + r * H + h0, h1 - h0, A(0));
+  void add_block_to_sums(bool first, int64_t h0, int64_t h1) const {
+    if (block_sums == G) return;
+    for (int64_t r = 0; r < index.rows(); ++r) {
+      for_vectors<A>(r * H + h0, r * H + h1, [&](int64_t i, auto lanes) {
+        const Vec<A> sum = load(block_sums + i, lanes);
+        store(G + i, first ? sum : load(G + i, lanes) + sum, lanes);
+      });
+    }
   }
 
-  // The gradients of the parameters from the finished G. products: (index.rows(), E) scratch.
-  void finish(const A* G, A* products, A* dembedding, A* dweight, A* dbias,
-              const Parallel& parallel) const {
+  // The gradients of the parameters from the finished G.
+  void finish(A* dembedding, A* dweight, A* dbias, const Parallel& parallel) const {
     const int64_t R = index.rows();
     for_columns(parallel, H, R * (E + 1), [&](int64_t h0, int64_t h1) {
       const A one = 1;
@@ -145,15 +181,14 @@ template <class S>
 struct EmbedLinearTanhBackward {
   using A = Accumulate<S>;
   EmbedLinearTanhPass<S> pass;
-  A *hidden_scratch, *dhidden_scratch, *G, *products;
+  A *hidden_scratch, *dhidden_scratch;
   A *dembedding_scratch, *dweight_scratch, *dbias_scratch;
 
   EmbedLinearTanhBackward(Workspace& workspace, const EmbedLinearTanh<S>& p) : pass(workspace, p) {
     const int64_t V = pass.V, E = pass.E, H = pass.H, K = pass.K;
     hidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * H));
     dhidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * H));
-    G = workspace.take<A>(pass.max_rows() * H);
-    products = workspace.take<A>(pass.max_rows() * E);
+    pass.take_backward_scratch(workspace);
     dembedding_scratch = workspace.take<A>(scratch_size<S>(V * E));
     dweight_scratch = workspace.take<A>(scratch_size<S>(H * K));
     dbias_scratch = workspace.take<A>(scratch_size<S>(H));
@@ -165,14 +200,12 @@ struct EmbedLinearTanhBackward {
     pass.prepare();
     const A* y = widened(hidden, N * H, hidden_scratch);
     const A* dy = widened(dhidden, N * H, dhidden_scratch);
-    for_columns(parallel, H, N * (pass.T + 1), [&](int64_t h0, int64_t h1) {
-      pass.clear_columns(h0, h1, G);
-      pass.scatter_columns(y, dy, 0, N, h0, h1, G);
-    });
+    for_columns(parallel, H, N * (pass.T + 1),
+                [&](int64_t h0, int64_t h1) { pass.scatter_columns(y, dy, 0, N, h0, h1); });
     A* dembedding = writable(gradients.embedding, dembedding_scratch);
     A* dweight = writable(gradients.weight, dweight_scratch);
     A* dbias = gradients.bias ? writable(gradients.bias, dbias_scratch) : nullptr;
-    pass.finish(G, products, dembedding, dweight, dbias, parallel);
+    pass.finish(dembedding, dweight, dbias, parallel);
     narrow(dembedding, V * E, gradients.embedding);
     narrow(dweight, H * K, gradients.weight);
     if (dbias) narrow(dbias, H, gradients.bias);

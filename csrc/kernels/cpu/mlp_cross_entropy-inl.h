@@ -11,7 +11,6 @@ struct MlpCrossEntropyKernel {
   int64_t N, H;
   A *weight_transposed, *table;
   A *hidden, *dhidden;  // (chunk, H)
-  A *G, *products;
   A *dembedding, *dweight, *dbias, *doutput_weight, *doutput_bias;
 
   MlpCrossEntropyKernel(Workspace& workspace, const MlpCrossEntropy<S>& p, bool gradients)
@@ -19,15 +18,13 @@ struct MlpCrossEntropyKernel {
         last_layer(workspace, p.output),
         N(p.hidden.N),
         H(p.hidden.H) {
-    const int64_t rows = first_layer.max_rows(), E = first_layer.E, K = first_layer.K;
-    const int64_t V = last_layer.V;
+    const int64_t E = first_layer.E, K = first_layer.K, V = last_layer.V;
     weight_transposed = workspace.take<A>(K * H);
-    table = workspace.take<A>(rows * H);
+    table = workspace.take<A>(first_layer.max_rows() * H);
     hidden = workspace.take<A>(last_layer.chunk * H);
     if (!gradients) return;
     dhidden = workspace.take<A>(last_layer.chunk * H);
-    G = workspace.take<A>(rows * H);
-    products = workspace.take<A>(rows * E);
+    first_layer.take_backward_scratch(workspace);
     dembedding = workspace.take<A>(scratch_size<S>(first_layer.V * E));
     dweight = workspace.take<A>(scratch_size<S>(H * K));
     dbias = workspace.take<A>(scratch_size<S>(H));
@@ -76,14 +73,13 @@ struct MlpCrossEntropyKernel {
     const int64_t cost = (last - first) * (last_layer.V + first_layer.T + 1);
     for_columns(parallel, H, cost, [&](int64_t h0, int64_t h1) {
       last_layer.columns(h0, h1, last - first, first > 0, hidden, doutput_weight, doutput_bias);
-      if (first == 0) first_layer.clear_columns(h0, h1, G);
-      first_layer.scatter_columns(hidden, dhidden, first, last, h0, h1, G);
+      first_layer.scatter_columns(hidden, dhidden, first, last, h0, h1);
     });
   }
 
   void finish_gradients(const Gradients& d, A factor, const Parallel& parallel) const {
     const int64_t V = last_layer.V;
-    first_layer.finish(G, products, dembedding, dweight, dbias, parallel);
+    first_layer.finish(dembedding, dweight, dbias, parallel);
     finish(dembedding, first_layer.V * first_layer.E, factor, d.hidden.embedding);
     finish(dweight, H * first_layer.K, factor, d.hidden.weight);
     if (dbias) finish(dbias, H, factor, d.hidden.bias);
