@@ -17,10 +17,11 @@ struct EmbedLinearTanhPass {
   A *embedding_scratch, *weight_scratch, *bias_scratch;
   const A *embedding = nullptr, *weight = nullptr, *bias = nullptr;
   A* rows;  // (index.rows(), E), the distinct embedding rows
-  // Of the backward. G (index.rows(), H): the sums of dpre over the examples of each row.
-  // block_sums: those of one block of examples, G itself if there is no other.
-  A *G = nullptr, *block_sums = nullptr;
-  A* products = nullptr;  // (index.rows(), E)
+  // Of the backward:
+  SumBlocks blocks;
+  A* G = nullptr;           // (index.rows(), H), sums of dpre over the examples of each row
+  A* block_sums = nullptr;  // (blocks.count, H)
+  A* products = nullptr;    // (index.rows(), E)
 
   EmbedLinearTanhPass(Workspace& workspace, const EmbedLinearTanh<S>& p)
       : problem(p),
@@ -38,17 +39,13 @@ struct EmbedLinearTanhPass {
   }
 
   void take_backward_scratch(Workspace& workspace) {
+    blocks.take_scratch(workspace, N, T, V);
     G = workspace.take<A>(max_rows() * H);
-    block_sums = N > sum_block() ? workspace.take<A>(max_rows() * H) : G;
+    block_sums = workspace.take<A>(SumBlocks::max_count(N, T) * H);
     products = workspace.take<A>(max_rows() * E);
   }
 
   int64_t max_rows() const { return TokenIndex::max_rows(N, T, V); }
-
-  // Terms are added up in blocks of so many examples, and then the blocks: a sum over N examples
-  // has the rounding errors of sum_block + N / sum_block additions. The second term of the maximum
-  // keeps the cost of adding up blocks of all rows small beside that of the terms.
-  int64_t sum_block() const { return larger(512, 64 * V); }
 
   void prepare() {
     embedding = widened(problem.embedding, V * E, embedding_scratch);
@@ -60,6 +57,9 @@ struct EmbedLinearTanhPass {
       for (int64_t e = 0; e < E; ++e) rows[r * E + e] = from[e];
     }
   }
+
+  // What the backward needs besides.
+  void prepare_backward() { blocks.build(index, N); }
 
   // table (index.rows(), H): P_t = embedding weight_tᵀ. weight_transposed: (K, H) scratch.
   void project(A* weight_transposed, A* table, const Parallel& parallel) const {
@@ -85,52 +85,57 @@ struct EmbedLinearTanhPass {
   }
 
   // Columns [h0, h1) of G: adds dpre = dhidden (1 - hidden²) of examples [begin, end) to the rows
-  // of their tokens. hidden, dhidden: (end - begin, H). To be called for all examples, in order.
+  // of their tokens. hidden, dhidden: (end - begin, H). Called for all examples in order.
   void scatter_columns(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
                        int64_t h1) const {
-    const int64_t block = sum_block();
+    if (begin == 0) {
+      for (int64_t r = 0; r < index.rows(); ++r) fill(G + r * H + h0, h1 - h0, A(0));
+    }
+    int64_t k = blocks.first_after(begin);
     for (int64_t n = begin; n < end;) {
-      const int64_t stop = smaller(end, (n / block + 1) * block), offset = (n - begin) * H;
-      if (n % block == 0) clear_block(h0, h1);
-      add_to_block(hidden + offset, dhidden + offset, n, stop, h0, h1);
-      if (stop % block == 0 || stop == N) add_block_to_sums(stop <= block, h0, h1);
+      const int64_t stop = k < blocks.count ? smaller(end, blocks.end[k]) : end;
+      const int64_t offset = (n - begin) * H;
+      add_terms(hidden + offset, dhidden + offset, n, stop, h0, h1);
+      for (; k < blocks.count && blocks.end[k] == stop; ++k) set_aside(k, h0, h1);
       n = stop;
     }
   }
 
-  void clear_block(int64_t h0, int64_t h1) const {
-    for (int64_t r = 0; r < index.rows(); ++r) fill(block_sums + r * H + h0, h1 - h0, A(0));
-  }
-
-  void add_to_block(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
-                    int64_t h1) const {
+  void add_terms(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
+                 int64_t h1) const {
     for (int64_t n = begin; n < end; ++n, hidden += H, dhidden += H) {
       const int32_t* slot = index.slot + n * T;
+      A* const sums = G;
       for_vectors<A>(h0, h1, [&](int64_t h, auto lanes) {
         const Vec<A> y = load(hidden + h, lanes);
         const Vec<A> dpre = load(dhidden + h, lanes) * (constant(A(1)) - y * y);
         for (int64_t t = 0; t < T; ++t) {
-          A* sum = block_sums + slot[t] * H + h;
+          A* sum = sums + slot[t] * H + h;
           store(sum, load(sum, lanes) + dpre, lanes);
         }
       });
     }
   }
 
-  void add_block_to_sums(bool first, int64_t h0, int64_t h1) const {
-    if (block_sums == G) return;
-    for (int64_t r = 0; r < index.rows(); ++r) {
-      for_vectors<A>(r * H + h0, r * H + h1, [&](int64_t i, auto lanes) {
-        const Vec<A> sum = load(block_sums + i, lanes);
-        store(G + i, first ? sum : load(G + i, lanes) + sum, lanes);
-      });
+  // The k-th block of terms is complete: its row of G starts again from zero.
+  void set_aside(int64_t k, int64_t h0, int64_t h1) const {
+    A* sum = G + blocks.row[k] * H;
+    for (int64_t h = h0; h < h1; ++h) block_sums[k * H + h] = sum[h];
+    fill(sum + h0, h1 - h0, A(0));
+  }
+
+  void add_blocks(int64_t h0, int64_t h1) const {
+    for (int64_t k = 0; k < blocks.count; ++k) {
+      A* sum = G + blocks.row[k] * H;
+      for (int64_t h = h0; h < h1; ++h) sum[h] += block_sums[k * H + h];
     }
   }
 
-  // The gradients of the parameters from the finished G.
+  // The gradients of the parameters, after the last scatter.
   void finish(A* dembedding, A* dweight, A* dbias, const Parallel& parallel) const {
     const int64_t R = index.rows();
     for_columns(parallel, H, R * (E + 1), [&](int64_t h0, int64_t h1) {
+      add_blocks(h0, h1);
       const A one = 1;
       // Each example counts once at position 0, whatever its token there.
       if (dbias) gemm<A>(1, h1 - h0, index.first[1], {&one, 0, 0}, G + h0, H, dbias + h0, H, false);
@@ -198,6 +203,7 @@ struct EmbedLinearTanhBackward {
            const Parallel& parallel) {
     const int64_t N = pass.N, V = pass.V, E = pass.E, H = pass.H, K = pass.K;
     pass.prepare();
+    pass.prepare_backward();
     const A* y = widened(hidden, N * H, hidden_scratch);
     const A* dy = widened(dhidden, N * H, dhidden_scratch);
     for_columns(parallel, H, N * (pass.T + 1),

@@ -36,7 +36,10 @@ struct MlpCrossEntropyKernel {
     first_layer.prepare();
     first_layer.project(weight_transposed, table, parallel);
     const auto rule = last_layer.prepare(loss);
-    if (gradients) place(*gradients);
+    if (gradients) {
+      first_layer.prepare_backward();
+      place(*gradients);
+    }
     for_chunks(N, last_layer.chunk, [&](int64_t first, int64_t last) {
       chunk_rows(rule, first, last, gradients != nullptr, parallel);
       if (gradients) chunk_columns(first, last, parallel);
