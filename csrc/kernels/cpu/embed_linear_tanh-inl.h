@@ -101,11 +101,12 @@ struct EmbedLinearTanhPass {
     }
   }
 
-  void add_terms(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
-                 int64_t h1) const {
+  // Not inlined: the loop needs the registers for itself.
+  __attribute__((noinline)) void add_terms(const A* hidden, const A* dhidden, int64_t begin,
+                                           int64_t end, int64_t h0, int64_t h1) const {
+    A* const sums = G;
     for (int64_t n = begin; n < end; ++n, hidden += H, dhidden += H) {
       const int32_t* slot = index.slot + n * T;
-      A* const sums = G;
       for_vectors<A>(h0, h1, [&](int64_t h, auto lanes) {
         const Vec<A> y = load(hidden + h, lanes);
         const Vec<A> dpre = load(dhidden + h, lanes) * (constant(A(1)) - y * y);
@@ -162,22 +163,28 @@ template <class S>
 struct EmbedLinearTanhForward {
   using A = Accumulate<S>;
   EmbedLinearTanhPass<S> pass;
+  int64_t chunk;  // rows of a 16-bit hidden layer that are computed before they are rounded
   A *weight_transposed, *table, *hidden_scratch;
 
-  EmbedLinearTanhForward(Workspace& workspace, const EmbedLinearTanh<S>& p) : pass(workspace, p) {
+  EmbedLinearTanhForward(Workspace& workspace, const EmbedLinearTanh<S>& p)
+      : pass(workspace, p), chunk(is_wide<S> ? p.N : rows_per_chunk(p.N, p.H)) {
     weight_transposed = workspace.take<A>(pass.K * pass.H);
     table = workspace.take<A>(pass.max_rows() * pass.H);
-    hidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * pass.H));
+    hidden_scratch = workspace.take<A>(scratch_size<S>(chunk * pass.H));
   }
 
   void run(S* hidden, const Parallel& parallel) {
     const int64_t H = pass.H;
     pass.prepare();
     pass.project(weight_transposed, table, parallel);
-    A* out = writable(hidden, hidden_scratch);
-    parallel.run(pass.N, grain_for(H * (pass.T + exp_cost)), [&](int64_t begin, int64_t end) {
-      pass.hidden_rows(table, begin, end, out + begin * H);
-      narrow(out + begin * H, (end - begin) * H, hidden + begin * H);
+    for_chunks(pass.N, chunk, [&](int64_t first, int64_t last) {
+      parallel.run(last - first, grain_for(H * (pass.T + exp_cost)),
+                   [&](int64_t begin, int64_t end) {
+                     S* rows = hidden + (first + begin) * H;
+                     A* out = writable(rows, hidden_scratch + scratch_size<S>(begin * H));
+                     pass.hidden_rows(table, first + begin, first + end, out);
+                     narrow(out, (end - begin) * H, rows);
+                   });
     });
   }
 };
@@ -186,13 +193,15 @@ template <class S>
 struct EmbedLinearTanhBackward {
   using A = Accumulate<S>;
   EmbedLinearTanhPass<S> pass;
+  int64_t chunk;  // rows of 16-bit inputs that are widened at once
   A *hidden_scratch, *dhidden_scratch;
   A *dembedding_scratch, *dweight_scratch, *dbias_scratch;
 
-  EmbedLinearTanhBackward(Workspace& workspace, const EmbedLinearTanh<S>& p) : pass(workspace, p) {
+  EmbedLinearTanhBackward(Workspace& workspace, const EmbedLinearTanh<S>& p)
+      : pass(workspace, p), chunk(is_wide<S> ? p.N : smaller(p.N, 32)) {
     const int64_t V = pass.V, E = pass.E, H = pass.H, K = pass.K;
-    hidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * H));
-    dhidden_scratch = workspace.take<A>(scratch_size<S>(pass.N * H));
+    hidden_scratch = workspace.take<A>(scratch_size<S>(chunk * H));
+    dhidden_scratch = workspace.take<A>(scratch_size<S>(chunk * H));
     pass.take_backward_scratch(workspace);
     dembedding_scratch = workspace.take<A>(scratch_size<S>(V * E));
     dweight_scratch = workspace.take<A>(scratch_size<S>(H * K));
@@ -204,10 +213,13 @@ struct EmbedLinearTanhBackward {
     const int64_t N = pass.N, V = pass.V, E = pass.E, H = pass.H, K = pass.K;
     pass.prepare();
     pass.prepare_backward();
-    const A* y = widened(hidden, N * H, hidden_scratch);
-    const A* dy = widened(dhidden, N * H, dhidden_scratch);
-    for_columns(parallel, H, N * (pass.T + 1),
-                [&](int64_t h0, int64_t h1) { pass.scatter_columns(y, dy, 0, N, h0, h1); });
+    for_columns(parallel, H, N * (pass.T + 1), [&](int64_t h0, int64_t h1) {
+      for_chunks(N, chunk, [&](int64_t first, int64_t last) {
+        const A* y = widened_columns(hidden, first, last, h0, h1, hidden_scratch);
+        const A* dy = widened_columns(dhidden, first, last, h0, h1, dhidden_scratch);
+        pass.scatter_columns(y, dy, first, last, h0, h1);
+      });
+    });
     A* dembedding = writable(gradients.embedding, dembedding_scratch);
     A* dweight = writable(gradients.weight, dweight_scratch);
     A* dbias = gradients.bias ? writable(gradients.bias, dbias_scratch) : nullptr;
@@ -215,5 +227,20 @@ struct EmbedLinearTanhBackward {
     narrow(dembedding, V * E, gradients.embedding);
     narrow(dweight, H * K, gradients.weight);
     if (dbias) narrow(dbias, H, gradients.bias);
+  }
+
+ private:
+  // Rows [first, last) of in (N, H), of which columns [h0, h1) are widened: a task's own.
+  const A* widened_columns(const S* in, int64_t first, int64_t last, int64_t h0, int64_t h1,
+                           A* scratch) const {
+    const int64_t H = pass.H;
+    if constexpr (is_wide<S>) {
+      return in + first * H;
+    } else {
+      for (int64_t n = first; n < last; ++n) {
+        widened(in + n * H + h0, h1 - h0, scratch + (n - first) * H + h0);
+      }
+      return scratch;
+    }
   }
 };

@@ -72,12 +72,11 @@ struct SumBlocks {
   void build(const TokenIndex& index, int64_t N) {
     if (N < terms) return;
     fill(pending, index.rows(), int32_t(0));
-    for (int64_t n = 0; n < N; ++n) {
-      for (int64_t t = 0; t < index.T; ++t) {
-        const int32_t r = index.slot[n * index.T + t];
-        if (++pending[r] < terms) continue;
+    for (int64_t i = 0; i < N * index.T; ++i) {
+      const int32_t r = index.slot[i];
+      if (++pending[r] == terms) {
         pending[r] = 0;
-        end[count] = n + 1;
+        end[count] = i / index.T + 1;
         row[count++] = r;
       }
     }
