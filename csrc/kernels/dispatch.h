@@ -4,11 +4,7 @@
 
 #include "kernels/kernels.h"
 
-#if defined(_WIN32)
-#define PYMLP_API
-#else
 #define PYMLP_API __attribute__((visibility("default")))
-#endif
 
 namespace pymlp {
 

@@ -8,15 +8,16 @@
 // which is double for double and float for the others.
 //
 // Determinism: each output element is computed by exactly one task, which adds its terms in an
-// order that depends on the sizes alone. The same inputs give the same bits, whatever `Parallel`
-// does with the tasks and however many threads it has. Different instruction sets may differ in the
-// last bits.
+// order that depends on sizes and ids alone. The same inputs give the same bits, whatever
+// `Parallel` does with the tasks and however many threads it has. Different instruction sets may
+// differ in the last bits.
 //
 // Ids (tokens, targets) must be in range: the caller checks them (csrc/ops/checks.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/half.h"
 #include "kernels/parallel.h"
@@ -173,24 +174,12 @@ struct KernelTable {
   Kernels<float16> f16;
 
   template <class S>
-  const Kernels<S>& of() const;
+  __attribute__((always_inline)) const Kernels<S>& of() const {
+    if constexpr (std::is_same<S, float>::value) return float32;
+    if constexpr (std::is_same<S, double>::value) return float64;
+    if constexpr (std::is_same<S, bfloat16>::value) return bf16;
+    if constexpr (std::is_same<S, float16>::value) return f16;
+  }
 };
-
-template <>
-inline const Kernels<float>& KernelTable::of() const {
-  return float32;
-}
-template <>
-inline const Kernels<double>& KernelTable::of() const {
-  return float64;
-}
-template <>
-inline const Kernels<bfloat16>& KernelTable::of() const {
-  return bf16;
-}
-template <>
-inline const Kernels<float16>& KernelTable::of() const {
-  return f16;
-}
 
 }  // namespace pymlp

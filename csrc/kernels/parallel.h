@@ -1,4 +1,9 @@
 // How a kernel asks for threads without knowing whose they are.
+//
+// Every isa_*.cpp includes this header, with flags of its own. No inline function may be compiled
+// there under a name that other files share: the linker keeps one copy of it, perhaps one that the
+// processor cannot run. So functions are inlined always or named after a lambda of the kernel, and
+// no class here overrides a virtual function. tests/test_symbols.py checks the object files.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +19,9 @@ class RangeBody {
           (*static_cast<const Body*>(b))(begin, end);
         }) {}
 
-  void operator()(int64_t begin, int64_t end) const { call_(body_, begin, end); }
+  __attribute__((always_inline)) void operator()(int64_t begin, int64_t end) const {
+    call_(body_, begin, end);
+  }
 
  private:
   const void* body_;
@@ -30,13 +37,6 @@ class Parallel {
 
  protected:
   ~Parallel() = default;
-};
-
-class Serial final : public Parallel {
- public:
-  void run(int64_t total, int64_t, RangeBody body) const override {
-    if (total > 0) body(0, total);
-  }
 };
 
 }  // namespace pymlp

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "kernels/dispatch.h"
+#include "kernels/serial.h"
 
 namespace fixture {
 

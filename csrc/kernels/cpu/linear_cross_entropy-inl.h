@@ -128,7 +128,7 @@ struct LinearCrossEntropyKernel {
   void run(A* loss, const Gradients* gradients, const Parallel& parallel) {
     const LinearCrossEntropy<S>& p = pass.problem;
     const auto rule = pass.prepare(loss);
-    const Gradients none;
+    const Gradients none{};
     const Gradients& d = gradients ? *gradients : none;
     A* dweight = gradients ? writable(d.weight, dweight_scratch) : nullptr;
     A* dbias = d.bias ? writable(d.bias, dbias_scratch) : nullptr;

@@ -31,8 +31,11 @@ inline void for_vectors(int64_t begin, int64_t end, const Body& body) {
   if (i < end) body(i, FirstLanes{static_cast<int>(end - i)});
 }
 
+// std::integral_constant, but not shared with code compiled for another instruction set.
 template <int I>
-using Index = std::integral_constant<int, I>;
+struct Index {
+  constexpr operator int() const { return I; }
+};
 
 template <class Body, int... I>
 inline void unrolled(const Body& body, std::integer_sequence<int, I...>) {
