@@ -21,6 +21,8 @@ from pymlp._library import ops
 in_functorch: Callable[[], bool] = torch._C._are_functorch_transforms_active
 # Of torch.autograd.grad(is_grads_batched=True), which is not one of those transforms.
 _is_batched: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
+# FakeTensorMode and make_fx are such modes; the second traces plain tensors too.
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 embed_linear_tanh_forward = ops.embed_linear_tanh_forward.default
 embed_linear_tanh_backward = ops.embed_linear_tanh_backward.default
@@ -47,8 +49,12 @@ def _needs_formula() -> bool:
 def _formula_gradients(
     formula: Callable[..., Tensor], inputs: Sequence[Tensor | None], grad_output: Tensor
 ) -> list[Tensor | None]:
-    """Gradients of ``formula(*inputs)`` as differentiable functions of inputs and grad_output."""
-    with torch.enable_grad():
+    """Gradients of ``formula(*inputs)`` as differentiable functions of inputs and grad_output.
+
+    The inputs have the dtype that autocast, if any, gave them in the forward; autocast in the
+    backward must not give them another.
+    """
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
         # Aliases, so that a tensor passed twice gets the gradient of each of its places.
         aliases = {
             i: x.view_as(x) for i, x in enumerate(inputs) if x is not None and x.requires_grad
@@ -59,6 +65,11 @@ def _formula_gradients(
         )
     gradients = dict(zip(aliases, found, strict=True))
     return [gradients.get(i) for i in range(len(inputs))]
+
+
+def _has_value(tensor: Tensor) -> bool:
+    """Whether ``tensor.item()`` may be asked: not of fake, traced or batched tensors."""
+    return type(tensor) is Tensor and not _dispatch_modes() and not _is_batched(tensor)
 
 
 def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> None:
@@ -79,7 +90,7 @@ def _take(ctx: Any, n_inputs: int, grad_output: Tensor) -> Sequence[Tensor]:
     if torch.compiler.is_compiling():
         return [g * grad_output.to(g.dtype) for g in ctx.saved_tensors[n_inputs:]]
     gradients: Sequence[Tensor] = ctx.gradients
-    if _is_batched(grad_output):
+    if not _has_value(grad_output):
         return [g * grad_output for g in gradients]
     ctx.gradients = ()
     if gradients and grad_output.item() != 1.0:
@@ -309,4 +320,6 @@ class FlatMLPCrossEntropy(Function):
             raise RuntimeError("pymlp: FlatMLPCrossEntropy has no second backward")
         gradient: Tensor = ctx.gradient
         ctx.gradient = None  # whoever keeps the loss need not keep this
-        return gradient if grad_output.item() == 1.0 else gradient * grad_output, None, None
+        if not (_has_value(grad_output) and grad_output.item() == 1.0):
+            gradient = gradient * grad_output
+        return gradient, None, None

@@ -1,4 +1,4 @@
-"""torch.library.opcheck, torch.compile and torch.export."""
+"""torch.library.opcheck, fake tensors, make_fx, torch.compile and torch.export."""
 
 import io
 from types import SimpleNamespace
@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from ops_testing import OPS, make_case, plain, results
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import pymlp
 from pymlp import functional
@@ -69,6 +71,38 @@ def raw_calls(dtype, bias, n):
 def test_opcheck(dtype, bias, n):
     for op, arguments in raw_calls(dtype, bias, n):
         torch.library.opcheck(op.default, arguments)
+
+
+# --- tensors without values -----------------------------------------------------------------------
+
+
+def scaled_gradients(case):
+    """A function of ids and parameters: the gradients of three times the sum of the outputs."""
+
+    def gradients(*arguments):
+        ids, parameters = arguments[: len(case.ids)], arguments[len(case.ids) :]
+        leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+        output = case.run(functional, *leaves, **dict(zip(case.ids, ids, strict=True)))
+        return torch.autograd.grad(3 * output.sum(), leaves)
+
+    return gradients, [*case.ids.values(), *case.parameters.values()]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_fake_tensors(op):
+    gradients, arguments = scaled_gradients(make_case(op))
+    with FakeTensorMode() as mode:
+        found = gradients(*map(mode.from_tensor, arguments))
+    assert [g.shape for g in found] == [g.shape for g in gradients(*arguments)]
+
+
+@pytest.mark.parametrize("tracing_mode", ["real", "fake", "symbolic"])
+@pytest.mark.parametrize("op", OPS)
+def test_make_fx(op, tracing_mode):
+    gradients, arguments = scaled_gradients(make_case(op))
+    graph = make_fx(gradients, tracing_mode=tracing_mode)(*arguments)
+    _, others = scaled_gradients(make_case(op, seed=1))
+    torch.testing.assert_close(graph(*others), gradients(*others))
 
 
 # --- torch.compile --------------------------------------------------------------------------------

@@ -96,6 +96,21 @@ def test_autocast_with_second_derivatives_and_transforms(op):
         assert output.dtype == case.run(functional).dtype
 
 
+@every_op
+def test_autocast_of_the_backward_changes_nothing(op):
+    case = make_case(op).to(torch.float32)
+    found = []
+    for enabled in (False, True):
+        leaves = case.leaves()
+        output = case.run(functional, *leaves).sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            first = torch.autograd.grad(output, leaves, create_graph=True)
+        penalty = sum(g.square().sum() for g in first)
+        found.append(first + torch.autograd.grad(penalty, leaves, materialize_grads=True))
+    for without, under in zip(*found, strict=True):
+        assert torch.equal(without, under)
+
+
 # --- loss scaling ---------------------------------------------------------------------------------
 
 
