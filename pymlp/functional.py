@@ -1,10 +1,14 @@
 """Fused operators: drop-in, differentiable PyTorch functions.
 
 On the CPU they run native kernels (csrc/kernels/cpu) for float64, float32, bfloat16 and float16;
-16-bit inputs are accumulated in float32. The same inputs give the same bits, run after run, with
-any number of threads. They compose with torch.compile, torch.export, autocast, checkpointing, DDP,
-retain_graph and derivatives of any order. Under torch.func transforms and forward-mode derivatives,
-and on devices without kernels, the same formula runs in plain PyTorch (`pymlp.reference`).
+16-bit inputs are accumulated in float32. They compose with torch.compile, torch.export, autocast,
+checkpointing, DDP, retain_graph and derivatives of any order. Under torch.func transforms and
+forward-mode derivatives, in second derivatives, and on devices without kernels, the same formula
+runs in plain PyTorch (`pymlp.reference`).
+
+From the kernels the same inputs give the same bits, run after run, with any number of threads, for
+a given instruction set (`pymlp.isa`). Where PyTorch's own ops run, what PyTorch promises holds: the
+same bits with the same number of threads.
 
 Shapes use B (batch), T (block_size), V (vocab_size), E (n_embd) and H (n_hidden).
 """
@@ -26,6 +30,8 @@ __all__ = ["cross_entropy", "embed_linear_tanh", "linear_cross_entropy", "mlp_cr
 # Elements of `cross_entropy`'s input below which PyTorch's own op, whose autograd node is not in
 # Python, is faster in eager mode (docs/performance.md).
 _WORTH_FUSING = 524_288
+# Ids that `cross_entropy` takes and PyTorch's own op does not, or not in every case.
+_NARROW_IDS = (torch.int32, torch.uint8)
 
 
 def embed_linear_tanh(
@@ -81,8 +87,8 @@ def cross_entropy(
     Equivalent to: `torch.nn.functional.cross_entropy` of the same signature, for every input it
     takes; int32 targets are accepted too. Inputs (N, V) with class ids (N,) run the fused kernel,
     which keeps two numbers a row for the backward instead of an (N, V) array; probability targets,
-    uint8 ids, further dimensions, differentiable class weights and, in eager mode, small inputs go
-    to PyTorch's own op.
+    uint8 ids, further dimensions, differentiable class weights and, in eager mode, inputs of less
+    than 524,288 elements go to PyTorch's own op.
 
     Args:
         input: (N, V) logits; (V,) and (N, V, d1, ...) are accepted.
@@ -102,13 +108,14 @@ def cross_entropy(
         RuntimeError: a shape or dtype does not fit, or an id is out of range.
     """
     small = input.numel() < _WORTH_FUSING and not torch.compiler.is_compiling()
-    if small and 0 <= label_smoothing <= 1:  # outside, PyTorch may ignore it
+    # Outside of 0 to 1 PyTorch may ignore the smoothing.
+    if small and 0 <= label_smoothing <= 1 and getattr(target, "dtype", None) not in _NARROW_IDS:
         try:
             return F.cross_entropy(
                 input, target, weight, None, ignore_index, None, reduction, label_smoothing
             )
         except (IndexError, RuntimeError, TypeError, ValueError):
-            pass  # int32 targets, and bad input, which the checks below name better
+            pass  # bad input, which the checks below name better
     code = _reduction_code("cross_entropy", reduction)
     formula = _use_formula("cross_entropy", input=input, target=target, weight=weight)
     ids = not target.is_floating_point() and target.dtype != torch.uint8

@@ -199,6 +199,26 @@ def test_ids_of_one_byte_are_accepted_as_by_torch():
         torch.testing.assert_close(found, case.run(plain))
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
+def test_no_valid_small_input_costs_an_exception(monkeypatch, dtype):
+    def original(*arguments, cross_entropy=F.cross_entropy, **options):
+        try:
+            return cross_entropy(*arguments, **options)
+        except Exception as error:
+            pytest.fail(f"PyTorch's op was given what it does not take: {error}")
+
+    monkeypatch.setattr(functional, "_WORTH_FUSING", WORTH_FUSING)
+    for shape in ((5, 4), (4,), (5, 4, 2), (5, 4, 2, 3), (0, 4)):
+        input, target = torch.zeros(shape), torch.zeros(shape[:1] + shape[2:], dtype=dtype)
+        target = target if len(shape) > 1 else target[0]
+        for options in ({}, {"label_smoothing": 0.1, "weight": torch.ones(4)}):
+            expected = F.cross_entropy(input, target.long(), **options)
+            with monkeypatch.context() as patch:
+                patch.setattr(F, "cross_entropy", original)
+                found = cross_entropy(input, target, **options)
+            torch.testing.assert_close(found, expected, equal_nan=True)
+
+
 def test_half_precision_is_summed_in_float32(isa):
     # The sum of so many rows has no room in 16 bits; the mean is rounded once.
     case = make_case("cross_entropy", N=4096, V=5).to(torch.float16)
