@@ -81,7 +81,8 @@ class Trainer:
         ``checkpoint_every`` steps and at the end.
 
         Raises:
-            DivergedError: a loss or a parameter is not finite any more. The last checkpoint stays.
+            DivergedError: a loss, or at an evaluation, a checkpoint or the end a parameter, is not
+                finite any more. The last checkpoint stays.
         """
         while self.step < self.config.steps and not self._stopping:
             losses = self._stepper.run(self._next_event())
@@ -133,8 +134,10 @@ class Trainer:
         self._tell("on_log", loss)
 
     def _evaluate(self) -> None:
+        self._check_parameters()
         result = Evaluation(self.step, self.evaluate("train"), self.evaluate("dev"))
-        self._check_finite("the loss on train or dev", result.train + result.dev)
+        if not math.isfinite(result.train + result.dev):
+            raise self._diverged(f"the loss is {result.train} on train, {result.dev} on dev")
         self._record({"step": self.step, "train_loss": result.train, "dev_loss": result.dev})
         if self._best is None or result.dev < self._best.dev:
             self._best = result
@@ -150,9 +153,14 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, event)(self, *arguments)
 
-    def _check_finite(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise DivergedError(f"training diverged: {what} is {value} after step {self.step}")
+    def _check_parameters(self) -> None:
+        """The model may be spoilt before a loss shows it: tanh makes finite what is infinite."""
+        for name, parameter in self.model.named_parameters():
+            if not parameter.isfinite().all():
+                raise self._diverged(f"{name} is not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(f"training diverged: {what} after step {self.step}")
 
     # --- the run directory ------------------------------------------------------------------------
 
@@ -249,10 +257,9 @@ class Trainer:
         self._saved_step = self.step
 
     def _commit(self) -> None:
+        self._check_parameters()
         if self._run is None or self.step == self._saved_step:
             return
-        for name, parameter in self.model.named_parameters():
-            self._check_finite(f"the sum of {name}", parameter.sum().item())
         self._run.commit(self._checkpoint())
         self._saved_step = self.step
         self._tell("on_checkpoint", self._run.path)

@@ -302,31 +302,51 @@ def test_a_callback_may_stop_the_training():
 
 
 class Poison(Callback):
-    """Spoils the parameters after step 20."""
+    """Spoils a parameter after the given step."""
+
+    def __init__(self, name, step):
+        self.name, self.step = name, step
 
     def on_steps(self, trainer, losses):
-        if trainer.step == 20:
+        if trainer.step == self.step:
             with torch.no_grad():
-                trainer.model.output.bias.fill_(math.inf)
+                trainer.model.get_parameter(self.name).view(-1)[0] = math.inf
 
 
 @pytest.mark.parametrize(
-    ("every", "message"),
+    ("poisoned", "every", "message"),
     [
-        ({"log_every": 20}, "the loss is nan at step 20"),
-        ({"checkpoint_every": 20}, "the sum of output.bias is inf after step 20"),
-        ({"eval_every": 20}, "the loss on train or dev is nan after step 20"),
+        (("output.bias", 20), {"log_every": 20}, "the loss is nan at step 20"),
+        (("output.bias", 20), {"checkpoint_every": 20}, "output.bias is not finite after step 20"),
+        # An infinite hidden bias leaves every loss finite.
+        (("hidden.bias", 20), {"log_every": 20, "eval_every": 20}, "hidden.bias .* after step 20"),
+        (("hidden.bias", 40), {}, "hidden.bias is not finite after step 40"),
     ],
 )
-def test_divergence_keeps_the_last_good_checkpoint(tmp_path, every, message):
-    config = TrainConfig(steps=40, batch_size=4, engine="reference", **every)
-    trainer = Trainer(make_model(), DATA, config, [Poison()])
-    trainer.save(tmp_path / "run")
-    with pytest.raises(DivergedError, match=message):
-        trainer.fit()
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path, poisoned, every, message):
+    settings = {"eval_every": 0, "checkpoint_every": 0} | every
+    config = TrainConfig(steps=40, batch_size=4, engine="reference", **settings)
+    for saving in (True, False):
+        trainer = Trainer(make_model(), DATA, config, [Poison(*poisoned)])
+        if saving:
+            trainer.save(tmp_path / "run")
+        with pytest.raises(DivergedError, match=f"training diverged: {message}"):
+            trainer.fit()
     resumed = Trainer.resume(tmp_path / "run", DATA)
     assert resumed.step == 0
     assert same_parameters(resumed.model, make_model())
+
+
+def test_a_trainer_that_is_stopped_checks_the_parameters():
+    class Stop(Callback):
+        def on_steps(self, trainer, losses):
+            trainer.stop()
+
+    trainer = Trainer(
+        make_model(), DATA, TrainConfig(engine="reference"), [Poison("hidden.bias", 1), Stop()]
+    )
+    with pytest.raises(DivergedError, match="hidden.bias is not finite after step 1"):
+        trainer.fit()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
