@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, repeat
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,6 +31,11 @@ from pymlp.lines import (
     split,
 )
 from pymlp.vocabulary import Vocabulary, join_characters
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    _Encoded = tuple[NDArray[np.int32], NDArray[np.int64]]
 
 __all__ = [
     "Dataset",
@@ -109,9 +114,6 @@ def examples(lines: Sequence[Line], vocabulary: Vocabulary, block_size: int) -> 
 def _check_list(lines: Sequence[Line]) -> None:
     if isinstance(lines, str):
         raise TypeError(f"lines must be a list of lines, got one str {lines[:20]!r}")
-
-
-_Encoded = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]
 
 
 def _encode_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> _Encoded:

@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 
-# What is used in few places is imported there.
-LAZY = ("click", "matplotlib", "rich", "safetensors", "tomli_w")
+import pytest
 
-CODE = f"""
+# Packages such as click, matplotlib or safetensors are imported where they are used.
+CODE = """
 import sys
 import torch
 state = lambda: (
@@ -16,14 +16,14 @@ state = lambda: (
     torch.is_autocast_enabled("cpu"), torch.get_float32_matmul_precision(),
     torch.get_rng_state().tolist(),
 )
-before = state()
+before, modules = state(), set(sys.modules)
 import warnings
 filters = list(warnings.filters)
 import pymlp
 assert state() == before, "torch's global state has changed"
 assert list(warnings.filters) == filters, "the warnings filters have changed"
-loaded = [name for name in {LAZY} if name in sys.modules]
-assert not loaded, f"imported by pymlp: {{loaded}}"
+loaded = {name.partition(".")[0] for name in set(sys.modules) - modules}
+assert loaded - sys.stdlib_module_names == {"pymlp"}, loaded
 loss = pymlp.cross_entropy(torch.zeros(2, 4), torch.tensor([0, 1]))
 print(round(loss.item(), 4))
 """
@@ -39,3 +39,15 @@ def test_import_is_lean_and_leaves_torch_alone_without_a_gpu():
     assert run.returncode == 0, run.stderr
     assert run.stdout == "1.3863\n"  # log 4, and nothing else is printed
     assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("start", "traceback"), [("import pymlp", True), ("import _pymlp_main as m; m.main()", False)]
+)
+def test_without_the_native_libraries_it_says_how_to_build_them(start, traceback):
+    code = f"import sys; sys.modules['pymlp._engine'] = None; {start}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (1, "")
+    message = "the native libraries are missing. Build them with `pip install -e .`"
+    assert message in run.stderr.splitlines()[-1]
+    assert ("Traceback" in run.stderr) == traceback
