@@ -1,5 +1,7 @@
 """pymlp: the multi-layer perceptron language model of Bengio et al. (2003), fast, in PyTorch."""
 
+# The native libraries first: where they are missing, this import says what to do.
+from pymlp import _library as _library
 from pymlp import data, functional, isa, reference
 from pymlp.config import TrainConfig
 from pymlp.evaluate import evaluate

@@ -15,7 +15,8 @@ def _load() -> None:
     if spec is None or spec.origin is None:
         raise ImportError(
             "pymlp: the native libraries are missing. Build them with `pip install -e .` "
-            "(or `make .venv/.built`) in the directory of setup.py."
+            "(or `make .venv/.built`) in the directory of setup.py.",
+            name="pymlp",
         )
     torch.ops.load_library(str(Path(spec.origin).with_name("_ops.so")))
 

@@ -38,10 +38,15 @@ def use(name: str) -> None:
 
 
 def use_environment() -> None:
-    """Follow ``PYMLP_ISA``, if it is set and not empty."""
+    """Follow ``PYMLP_ISA``, if it is set and not empty.
+
+    Raises:
+        ImportError: the name is unknown or this machine cannot run it; raised by ``import pymlp``.
+    """
     name = os.environ.get("PYMLP_ISA")
     if name:
         try:
             use(name)
         except ValueError as error:
-            raise ValueError(f"{error} (asked for by the environment variable PYMLP_ISA)") from None
+            # With a name, ``python -m pymlp`` ends with this message and no traceback.
+            raise ImportError(f"environment variable PYMLP_ISA: {error}", name="pymlp") from None

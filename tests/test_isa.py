@@ -11,9 +11,9 @@ from ops_testing import LANES, OPS, make_case, results
 from pymlp import _engine, functional, isa
 
 
-def run_python(code, **environment):
+def run_python(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -72,13 +72,24 @@ def test_environment_variable_forces(monkeypatch):
 def test_import_follows_the_environment_and_else_takes_the_fastest(variable, expected):
     name = isa.available()[expected]
     code = "from pymlp import _engine; print(_engine.active_isa(), _engine.active_lanes())"
-    run = run_python(f"import pymlp; {code}", PYMLP_ISA=variable)
+    run = run_python("-c", f"import pymlp; {code}", PYMLP_ISA=variable)
     assert run.stdout.split() == [name, str(LANES[name])], run.stderr
 
 
-def test_environment_variable_with_an_unknown_name_raises():
-    run = run_python("import pymlp", PYMLP_ISA="sse9")
-    assert run.returncode == 1
-    assert "ValueError: pymlp: instruction set 'sse9'" in run.stderr
-    assert f"this machine has: {', '.join(isa.available())}" in run.stderr
-    assert "environment variable PYMLP_ISA" in run.stderr
+@pytest.mark.parametrize(
+    ("arguments", "traceback"),
+    [
+        (["-c", "import pymlp"], True),
+        (["-c", "import _pymlp_main; _pymlp_main.main()", "info"], False),
+        (["-m", "pymlp", "info"], False),
+    ],
+)
+def test_environment_variable_with_an_unknown_name(arguments, traceback):
+    run = run_python(*arguments, PYMLP_ISA="sse9")
+    assert (run.returncode, run.stdout) == (1, "")
+    message = run.stderr.splitlines()[-1]
+    assert "environment variable PYMLP_ISA: " in message
+    assert "instruction set 'sse9' cannot be used here" in message
+    assert f"this machine has: {', '.join(isa.available())}" in message
+    assert ("Traceback" in run.stderr) == traceback
+    assert traceback or run.stderr.count("\n") == 1
