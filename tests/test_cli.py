@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -269,6 +270,7 @@ def test_info():
     facts = only_json(run("info", "--json"))
     assert facts["torch"] == torch.__version__
     assert facts["isa_active"] in facts["isa_available"]
+    assert re.search(r"(GCC|[Cc]lang) \d+\.\d+", facts["compiler"])
     assert facts["bundled_names"] == len(names())
     assert f"{facts['bundled_names']:,}" in run("info").stdout
 

@@ -11,6 +11,13 @@ namespace py = pybind11;
 
 namespace {
 
+// Clang's version string names Clang; GCC's is a bare number.
+#if defined(__clang__)
+constexpr const char* compiler = __VERSION__;
+#else
+constexpr const char* compiler = "GCC " __VERSION__;
+#endif
+
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
   for (int i = 0; i < pymlp::isa_count(); ++i) {
@@ -33,5 +40,5 @@ void bind_isa(py::module_& module) {
       "force_isa", [](const std::string& name) { return pymlp::force_isa(name.c_str()); },
       py::arg("name"),
       "Use the named instruction set; False, and no change, if it cannot be used here.");
-  module.def("compiler", [] { return __VERSION__; }, "The compiler this was built with.");
+  module.def("compiler", [] { return compiler; }, "The compiler this was built with.");
 }
