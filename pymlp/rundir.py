@@ -19,8 +19,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ _METRICS, _LOSSES = "metrics.jsonl", "losses.f64"
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
 Record = Mapping[str, Any]
-T = TypeVar("T")
+T = TypeVar("T", MLPConfig, TrainConfig)
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ class RunDirectory:
     def rewind(self) -> Checkpoint:
         """Drop everything written after the last `commit` and return that checkpoint."""
         checkpoint = self.checkpoint()
+        self.metrics()  # raises, while nothing is changed, where the file is too short
         os.truncate(self.path / _METRICS, self._state()[0]["metrics_bytes"])
         os.truncate(self.path / _LOSSES, checkpoint.losses.nbytes)
         self._write_derived(checkpoint)
@@ -198,10 +199,10 @@ class RunDirectory:
         path = self.path / _CONFIG
         try:
             config = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         for table in ("data", "model", "train"):
-            if table not in config:
+            if not isinstance(config.get(table), dict):
                 raise ValueError(f"{path}: table [{table}] is missing")
         return config
 
@@ -223,59 +224,87 @@ class RunDirectory:
         return self._parse(TrainConfig, table if steps is None else table | {"steps": steps})
 
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the model."""
-        return Vocabulary.from_json((self.path / _VOCABULARY).read_text(encoding="utf-8"))
+        """The vocabulary of the model.
+
+        Raises:
+            ValueError: it is not in ``vocab.json``.
+        """
+        path = self.path / _VOCABULARY
+        try:
+            return Vocabulary.from_json(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def checkpoint(self) -> Checkpoint:
-        """The last checkpoint; may be read while training goes on."""
+        """The last checkpoint; may be read while training goes on.
+
+        Raises:
+            ValueError: the files are damaged, or another version's.
+        """
         metadata, tensors = self._state()
-        losses = np.fromfile(self.path / _LOSSES, dtype="<f8", count=metadata["steps"])
+        content = _read_start(self.path / _LOSSES, 8 * metadata["steps"])
+        losses = np.frombuffer(content, dtype="<f8").astype(np.float64)
         return Checkpoint(torch.from_numpy(losses), tensors, metadata["info"])
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of ``metrics.jsonl`` up to the last checkpoint."""
-        with open(self.path / _METRICS, "rb") as file:
-            lines = file.read(self._state()[0]["metrics_bytes"]).splitlines()
-        return [json.loads(line) for line in lines]
+        """The records of ``metrics.jsonl`` up to the last checkpoint.
+
+        Raises:
+            ValueError: they are not there.
+        """
+        path = self.path / _METRICS
+        lines = _read_start(path, self._state()[0]["metrics_bytes"]).splitlines()
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def model(self, *, best: bool = False) -> MLP:
         """The model with the parameters of the last checkpoint, or the ``best`` ones, on the CPU.
 
         Raises:
             FileNotFoundError: ``best``, and nothing has been evaluated yet.
+            ValueError: the file is damaged, or of another model.
         """
-        from safetensors.torch import load_file
-
         path = self.path / (_BEST if best else _MODEL)
-        if not path.exists():
+        if best and not path.exists():
             raise FileNotFoundError(f"no {path}: the run has not been evaluated yet")
-        return self.build_model(load_file(path))
+        return self.build_model(_read_tensors(path)[1])
 
     def build_model(self, tensors: Mapping[str, Tensor]) -> MLP:
-        """The model of ``config.toml`` with ``tensors`` as its parameters."""
+        """The model of ``config.toml`` with ``tensors`` as its parameters.
+
+        Raises:
+            ValueError: they do not fit.
+        """
         # A module on the meta device is filled without drawing from the global generator.
         with torch.device("meta"):
             model = MLP(self.model_config())
-        model.load_state_dict(tensors, assign=True)
+        try:
+            model.load_state_dict(tensors, assign=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{self.path}: not the model of {_CONFIG}: {reason}") from None
         return model
 
-    def _parse(self, kind: Callable[..., T], table: Record) -> T:
+    def _parse(self, kind: type[T], table: Record) -> T:
+        path = self.path / _CONFIG
+        # Settings that are None are not written. Any other that is missing must not be made up.
+        for field in fields(kind):
+            if field.name not in table and field.default is not None:
+                raise ValueError(f"{path}: {field.name} is missing")
         try:
             return kind(**table)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.path / _CONFIG}: {error}") from None
+            raise ValueError(f"{path}: {error}") from None
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Metadata and tensors of the state file, of one and the same checkpoint."""
-        from safetensors import SafetensorError, safe_open
-
         path = self.path / _STATE
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {})["pymlp"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path} is not a checkpoint of pymlp: {error}") from None
+        texts, tensors = _read_tensors(path)
+        if "pymlp" not in texts:
+            raise ValueError(f"{path} is not a checkpoint of pymlp")
+        metadata = json.loads(texts["pymlp"])
         if metadata["format"] != _FORMAT:
             raise ValueError(
                 f"{path} has format {metadata['format']}, this pymlp reads format {_FORMAT}: "
@@ -304,6 +333,29 @@ def check_vacant(path: str | os.PathLike[str], *, overwrite: bool = False) -> No
 
 def _holds_run(path: Path) -> bool:
     return (path / _CONFIG).is_file() and (path / _STATE).is_file()
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, from one opening of it."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+
+
+def _read_start(path: Path, size: int) -> bytes:
+    """The first ``size`` bytes of a file that others may be appending to."""
+    with open(path, "rb") as file:
+        content = file.read(size)
+    if len(content) < size:
+        raise ValueError(
+            f"{path} is damaged: the checkpoint needs {size} bytes of it, it has {len(content)}"
+        )
+    return content
 
 
 def _sync(path: Path) -> int:

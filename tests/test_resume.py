@@ -1,6 +1,7 @@
 """An interrupted run that is resumed ends with the same bits as one that was not."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -281,10 +282,46 @@ def test_what_cannot_be_resumed(tmp_path):
         config.write_text(bad)
         with pytest.raises(ValueError, match=r"config\.toml"):
             resume(tmp_path / "run")
-    config.write_text(good)
-    (tmp_path / "run" / "state.safetensors").write_bytes(b"not a state")
-    with pytest.raises(ValueError, match=r"state.safetensors is not a checkpoint of pymlp"):
+
+
+DAMAGES = {
+    "cut": lambda content: content[: len(content) // 2],
+    "emptied": lambda content: b"",
+    "overwritten": lambda content: b"\xff\xfe" + os.urandom(500),
+}
+USES = {
+    "config.toml": resume,
+    "vocab.json": lambda path: RunDirectory.open(path).vocabulary(),
+    "state.safetensors": resume,
+    "metrics.jsonl": resume,
+    "losses.f64": resume,
+    "model.safetensors": lambda path: RunDirectory.open(path).model(),
+    "best.safetensors": lambda path: RunDirectory.open(path).model(best=True),
+}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_damaged_files_are_named_and_left_alone(tmp_path, name):
+    begin(tmp_path / "run").fit()
+    file = tmp_path / "run" / name
+    good = file.read_bytes()
+    for how, damage in DAMAGES.items():
+        if (name, how) == ("losses.f64", "overwritten"):
+            continue  # any bytes are losses
+        file.write_bytes(damage(good))
+        before = contents(tmp_path / "run")
+        with pytest.raises(ValueError, match=re.escape(str(file))):
+            USES[name](tmp_path / "run")
+        assert_same(tmp_path / "run", before)
+
+
+def test_parameters_of_another_model_are_refused(tmp_path):
+    begin(tmp_path / "run").fit()
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace("n_hidden = 8", "n_hidden = 9"))
+    with pytest.raises(ValueError, match=r"not the model of config.toml: .* size mismatch"):
         resume(tmp_path / "run")
+    assert config.read_text().count("n_hidden = 9") == 1
 
 
 def test_models_of_a_run(tmp_path):

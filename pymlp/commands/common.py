@@ -65,5 +65,4 @@ def shown(path: os.PathLike[str]) -> str:
 
 def data_of(run: RunDirectory) -> Dataset:
     """The data set that the run was trained on."""
-    config = run.config()
-    return sources.recall(config["data"], config["model"]["block_size"])
+    return sources.recall(run.config()["data"], run.model_config().block_size)
