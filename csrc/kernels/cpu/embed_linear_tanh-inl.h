@@ -19,9 +19,10 @@ struct EmbedLinearTanhPass {
   A* rows;  // (index.rows(), E), the distinct embedding rows
   // Of the backward:
   SumBlocks blocks;
-  A* G = nullptr;           // (index.rows(), H), sums of dpre over the examples of each row
-  A* block_sums = nullptr;  // (blocks.count, H)
-  A* products = nullptr;    // (index.rows(), E)
+  A* G = nullptr;                   // (index.rows(), H), sums of dpre over the examples of each row
+  A* block_sums = nullptr;          // (blocks.count, H)
+  A* products = nullptr;            // (index.rows(), E)
+  A* dweight_transposed = nullptr;  // (K, H)
 
   EmbedLinearTanhPass(Workspace& workspace, const EmbedLinearTanh<S>& p)
       : problem(p),
@@ -43,6 +44,7 @@ struct EmbedLinearTanhPass {
     G = workspace.take<A>(max_rows() * H);
     block_sums = workspace.take<A>(SumBlocks::max_count(N, T) * H);
     products = workspace.take<A>(max_rows() * E);
+    dweight_transposed = workspace.take<A>(K * H);
   }
 
   int64_t max_rows() const { return TokenIndex::max_rows(N, T, V); }
@@ -63,7 +65,7 @@ struct EmbedLinearTanhPass {
 
   // table (index.rows(), H): P_t = embedding weight_tᵀ. weight_transposed: (K, H) scratch.
   void project(A* weight_transposed, A* table, const Parallel& parallel) const {
-    transpose(H, K, weight, weight_transposed);
+    transpose(H, K, weight, K, weight_transposed, H);
     parallel.run(index.rows(), grain_for(E * H), [&](int64_t begin, int64_t end) {
       index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
         gemm<A>(e - b, H, E, {rows + b * E, E, 1}, weight_transposed + t * E * H, H, table + b * H,
@@ -140,11 +142,13 @@ struct EmbedLinearTanhPass {
       const A one = 1;
       // Each example counts once at position 0, whatever its token there.
       if (dbias) gemm<A>(1, h1 - h0, index.first[1], {&one, 0, 0}, G + h0, H, dbias + h0, H, false);
+      // Transposed first: H fills vectors where E may not.
       for (int64_t t = 0; t < T; ++t) {
         const int64_t r = index.first[t], count = index.first[t + 1] - r;
-        gemm<A>(h1 - h0, E, count, {G + r * H + h0, 1, H}, rows + r * E, E,
-                dweight + h0 * K + t * E, K, false);
+        gemm<A>(E, h1 - h0, count, {rows + r * E, 1, E}, G + r * H + h0, H,
+                dweight_transposed + t * E * H + h0, H, false);
       }
+      transpose(K, h1 - h0, dweight_transposed + h0, H, dweight + h0 * K, K);
     });
     parallel.run(R, grain_for(E * H), [&](int64_t begin, int64_t end) {
       index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {

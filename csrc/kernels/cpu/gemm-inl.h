@@ -58,15 +58,16 @@ inline GemmTile<T> tile_of_rows(int64_t rows) {
   return gemm_tile<T, R, C, Partial>;
 }
 
-// A panel of columns: all rows, tile after tile.
+// A panel of columns: all rows, in as few tiles as possible of almost equal height.
 template <class T, int C, bool Partial>
 inline void gemm_panel(int64_t M, int64_t K, Strided<T> a, const T* b, int64_t ldb, T* c,
                        int64_t ldc, int tail, bool accumulate) {
-  constexpr int R = Vec<T>::gemm_rows;
-  for (int64_t i = 0; i < M; i += R) {
-    const int64_t rows = smaller(R, M - i);
+  int64_t i = 0;
+  for (int64_t left = divide_up(M, Vec<T>::gemm_rows); left > 0; --left) {
+    const int64_t rows = (M - i) / left;
     const Strided<T> block{a.data + i * a.row, a.row, a.column};
     tile_of_rows<T, C, Partial>(rows)(K, block, b, ldb, c + i * ldc, ldc, tail, accumulate);
+    i += rows;
   }
 }
 

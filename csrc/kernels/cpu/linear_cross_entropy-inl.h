@@ -41,7 +41,7 @@ struct LinearCrossEntropyPass {
   Rule prepare(A* loss) {
     weight = widened(problem.weight, V * H, weight_scratch);
     bias = widened(problem.bias, V, bias_scratch);
-    transpose(V, H, weight, weight_transposed);
+    transpose(V, H, weight, H, weight_transposed, V);
     const SoftmaxLoss<A> softmax(V, problem.options, class_weight_scratch);
     const Reduction reduction = problem.options.reduction;
     if (reduction == Reduction::none) return {softmax, 1, 1, 1, loss};
