@@ -4,6 +4,7 @@ Outside of the package, because importing anything inside runs ``pymlp/__init__.
 where libraries are missing or the environment is wrong.
 """
 
+import signal
 import sys
 
 
@@ -13,4 +14,6 @@ def main() -> None:
         from pymlp.cli import main as program
     except ImportError as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     program(prog_name="pymlp")

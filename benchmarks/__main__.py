@@ -1,9 +1,11 @@
 """Command line of the benchmarks: ``python -m benchmarks`` and ``pymlp bench``."""
 
 import argparse
+import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -39,7 +41,11 @@ def parser() -> argparse.ArgumentParser:
         help=f"B in {QUICK_BATCH_SIZES}, {' and '.join(QUICK_PROVIDERS)}, 5 short samples, "
         "no memory; for a first look, not for publishing")  # fmt: skip
     add("--out", type=Path, metavar="FILE.json", help="also writes FILE.csv")
-    add("--list", action="store_true", help="say what would be measured, and stop")
+    instead = result.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true",
+        help="say what would be measured, and stop")  # fmt: skip
+    instead.add_argument("--json", action="store_true",
+        help="print the results as one line of JSON on stdout, not as tables")  # fmt: skip
     return result
 
 
@@ -60,8 +66,11 @@ def main(argv: list[str] | None = None) -> int:
         _list(cases, wanted)
         return 0
     report = _run(cases, _options(chosen, wanted))
-    # Where nobody looks, no line is cut to the width of a terminal.
-    table.show(report, Console(width=None if sys.stdout.isatty() else 160))
+    if chosen.json:
+        print(json.dumps(asdict(report)))
+    else:
+        # Where nobody looks, no line is cut to the width of a terminal.
+        table.show(report, Console(width=None if sys.stdout.isatty() else 160))
     if chosen.out is not None:
         _log(f"wrote {chosen.out} and {results.save(report, chosen.out)}")
     return 1 if report.failures else 0

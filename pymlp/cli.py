@@ -8,6 +8,8 @@ numbers of threads; the library raises and leaves both alone.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -23,16 +25,32 @@ from pymlp.commands.train import train
 class Program(click.Group):
     """A group whose commands end with a message, not a traceback, when the library raises."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Parse the arguments of the group; --help is printed here."""
+        with _errors_are_messages():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        """Run a command."""
+        with _errors_are_messages():
             return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # the reader of our output has left; click ends quietly
-        except (ValueError, OSError, ArithmeticError, ImportError, MemoryError) as error:
-            raise click.ClickException(str(error) or type(error).__name__) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def _errors_are_messages() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of our output has left; click ends quietly
+    except (ValueError, OSError, ArithmeticError, ImportError, MemoryError) as error:
+        raise click.ClickException(str(error) or type(error).__name__) from error
+    except RuntimeError as error:
+        if "allocate" not in str(error):  # torch has no exception of its own for lack of memory
+            raise
+        raise click.ClickException(f"not enough memory: {error}".splitlines()[0]) from error
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        raise click.exceptions.Exit(128 + signal.SIGINT) from None
 
 
 @click.group(

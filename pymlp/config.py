@@ -7,6 +7,10 @@ SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("sgd", "momentum", "adamw")
 ENGINES = ("autograd", "reference")
 
+# Beyond any machine's memory and time; torch's own numbers end at 2**63 and at 3.4e38.
+_MOST_COUNT = 2**48
+_MOST_RATE = 1e38
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -96,7 +100,6 @@ class TrainConfig:
             ("steps", 1),
             ("batch_size", 1),
             ("warmup_steps", 0),
-            ("seed", 0),
             ("eval_every", 0),
             ("checkpoint_every", 0),
             ("log_every", 1),
@@ -104,28 +107,29 @@ class TrainConfig:
             _check_int(name, getattr(self, name), least)
         if self.lr_drop_step is not None:
             _check_int("lr_drop_step", self.lr_drop_step, 0)
-        if self.seed >= 2**63:
-            raise ValueError(f"TrainConfig: seed must be less than 2**63, got {self.seed}")
+        _check_int("seed", self.seed, 0, most=2**63 - 1)
 
     def _check_rates(self) -> None:
-        _check_float("lr", self.lr, above=0.0)
+        _check_float("lr", self.lr, above=0.0, most=_MOST_RATE)
         _check_float("eps", self.eps, above=0.0)
         _check_float("lr_drop_factor", self.lr_drop_factor, least=0.0)
         _check_float("lr_min", self.lr_min, least=0.0, most=self.lr)
         _check_float("momentum", self.momentum, least=0.0, below=1.0)
         if self.weight_decay is not None:
-            _check_float("weight_decay", self.weight_decay, least=0.0)
+            _check_float("weight_decay", self.weight_decay, least=0.0, most=_MOST_RATE)
         if len(self.betas) != 2:
             raise ValueError(f"TrainConfig: betas must be two numbers, got {self.betas!r}")
         for beta in self.betas:
             _check_float("betas", beta, least=0.0, below=1.0)
 
 
-def _check_int(name: str, value: object, least: int) -> None:
+def _check_int(name: str, value: object, least: int, most: int = _MOST_COUNT) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"TrainConfig: {name} must be an int, got {value!r}")
     if value < least:
         raise ValueError(f"TrainConfig: {name} must be at least {least}, got {value}")
+    if value > most:
+        raise ValueError(f"TrainConfig: {name} must be at most {most}, got {value}")
 
 
 def _check_float(

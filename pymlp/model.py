@@ -12,6 +12,9 @@ from pymlp import functional, reference
 
 LECTURE_SEED = 2147483647
 
+# A petabyte of them; torch's own sizes end at 2**63.
+_MAX_PARAMS = 2**48
+
 
 @dataclass(frozen=True)
 class MLPConfig:
@@ -25,7 +28,7 @@ class MLPConfig:
 
     Raises:
         TypeError: a size is not an int.
-        ValueError: a size is below 1.
+        ValueError: a size is below 1, or there are more parameters than any memory holds.
     """
 
     vocab_size: int
@@ -42,6 +45,8 @@ class MLPConfig:
                 )
             if value < 1:
                 raise ValueError(f"MLPConfig: {field.name} must be at least 1, got {value}")
+        if self.n_params > _MAX_PARAMS:
+            raise ValueError(f"MLPConfig: {self.n_params:,} parameters are too many: {self}")
 
     @property
     def n_params(self) -> int:

@@ -15,6 +15,9 @@ from pymlp.model import MLP
 # The lecture's: its training seed, plus 10.
 SAMPLE_SEED = 2147483647 + 10
 
+# Below it nothing but the likeliest token has a chance, and quotients overflow.
+_COLDEST = 1e-30
+
 # Probabilities held at once; more lines are drawn in several goes.
 _MAX_PROBABILITIES = 2**24
 
@@ -57,6 +60,8 @@ def sample(
         raise ValueError(f"sample: temperature must be at least 0 and finite, got {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"sample: top_k must be at least 1, got {top_k}")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"sample: seed must be at least 0 and less than 2**63, got {seed}")
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     choose = partial(_choose, temperature=temperature, top_k=top_k, generator=generator)
     at_once = max(1, _MAX_PROBABILITIES // len(vocabulary))
@@ -95,9 +100,10 @@ def _choose(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> Tensor:
     """One token (N,) for each row of ``logits`` (N, V)."""
-    if temperature == 0:
+    if temperature < _COLDEST:
         return logits.argmax(dim=1)
-    logits = logits / temperature
+    if temperature != 1:
+        logits = (logits - logits.amax(dim=1, keepdim=True)) / temperature
     if top_k is not None and top_k < logits.shape[1]:
         values, ids = logits.topk(top_k, dim=1)
         logits = torch.full_like(logits, -torch.inf).scatter(1, ids, values)

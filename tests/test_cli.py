@@ -286,6 +286,16 @@ def test_info_on_data():
     assert only_json(run("info", "--data", "--json"))["lines"] == len(names())
 
 
+def test_bench_json():
+    command = [sys.executable, "-m", "pymlp", "bench", "ops", "--quick", "--json"]
+    options = ["--batch-sizes", "8", "--repeats", "1", "--modes", "forward"]
+    result = subprocess.run([*command, *options], capture_output=True, text=True)
+    report = only_json(result)
+    assert (result.returncode, report["failures"]) == (0, [])
+    assert {row["batch_size"] for row in report["rows"]} == {8}
+    assert report["machine"]["torch"] == torch.__version__
+
+
 def test_bench_passes_everything_on(monkeypatch):
     seen = []
     monkeypatch.setattr(benchmarks, "main", lambda arguments: seen.append(arguments) or 1)
@@ -302,6 +312,11 @@ def test_bench_passes_everything_on(monkeypatch):
         (["tran"], 2, "Did you mean 'train'?"),
         (["train", "--batchsize", "3"], 2, "--batch-size"),
         (["train", "--steps", "0"], 2, "'--steps': 0 is not in the range x>=1"),
+        (["train", "--steps", str(2**64)], 2, "steps must be at most"),
+        (["train", "--n-hidden", str(2**64)], 1, "parameters are too many"),
+        (["train", "--steps", str(2**47)], 1, "not enough memory: "),
+        (["train", "--lr", "1e39"], 2, "lr must be finite and above 0 and at most 1e+38"),
+        (["train", "--threads", "100000"], 2, "100000 is not in the range 1<=x<=1024"),
         (["train", "--lr", "0"], 2, "'--lr': 0.0 is not in the range x>0"),
         (["train", "--engine", "native"], 2, "not one of 'autograd', 'reference'"),
         (["train", "--preset", "best"], 2, "not one of 'lecture-2d', 'lecture'"),
@@ -315,6 +330,8 @@ def test_bench_passes_everything_on(monkeypatch):
         (["eval", "nowhere"], 2, "no run in nowhere"),
         (["sample", "mine", "--prefix", "Ä"], 1, "character 'Ä' (U+00C4) is not in the vocabulary"),
         (["sample", "mine", "--temperature", "-1"], 2, "-1.0 is not in the range x>=0"),
+        (["sample", "mine", "--temperature", "nan"], 1, "must be at least 0 and finite, got nan"),
+        (["sample", "mine", "--seed", str(2**64)], 1, "seed must be at least 0 and less than 2**"),
         (["plot", "mine", "--window", "0"], 2, "0 is not in the range x>=1"),
         (["info", "--data", "nothing.txt"], 1, "nothing.txt"),
     ],
@@ -334,11 +351,20 @@ def test_errors(arguments, code, message):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "sample", "plot", "info"])
+@pytest.mark.parametrize("command", main.commands)
 def test_help(command):
     text = run(command, "--help").stdout
     assert f"Example: pymlp {command}" in text
     assert "--json" in text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["info"], ["info", "--json"]])
+def test_a_full_disk_is_reported(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pymlp", *arguments]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (1, "Error: [Errno 28] No space left on device\n")
 
 
 def test_python_m_pymlp():

@@ -86,7 +86,8 @@ def test_top_k():
 
 def test_greedy():
     model = bigram_model(FOLLOWS[[1, 1, 3, 0]])  # likeliest: b at the start, after b the end
-    assert sample(model, VOCABULARY, 3, temperature=0) == ["b"] * 3
+    for temperature in (0, 1e-300, 1e-45, 1e-20):
+        assert sample(model, VOCABULARY, 3, temperature=temperature) == ["b"] * 3
     model, vocabulary = untrained()
     greedy = sample(model, vocabulary, 2, temperature=0, max_length=12)
     assert greedy == sample(model, vocabulary, 2, top_k=1, max_length=12, seed=5)

@@ -20,9 +20,12 @@ def _set_threads(ctx: click.Context, parameter: click.Parameter, value: int | No
         torch.set_num_threads(value)
 
 
+# More than any machine has; threads of a much larger number could not all be started.
+_MAX_THREADS = 1024
+
 threads_option = click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, _MAX_THREADS),
     callback=_set_threads,
     expose_value=False,
     help=f"Threads to compute with.  [default: torch's choice, here {torch.get_num_threads()}]",
