@@ -181,7 +181,9 @@ class Trainer:
 
         Raises:
             FileExistsError: ``directory`` holds a run and ``overwrite`` is False, or other files.
+            ValueError: the model is not a plain `MLP` any more, so that `resume` could not make it.
         """
+        _check_plain(self.model)
         config = {
             "data": sources.describe(self.data, source),
             "model": asdict(self.model.config),
@@ -272,6 +274,24 @@ class Trainer:
             losses=self._stepper.losses[: self.step],
             tensors=tensors | self._stepper.state_dict(),
             info={"best": self._best, "frozen": frozen},
+        )
+
+
+def _check_plain(model: MLP) -> None:
+    """A run directory describes a model by its sizes, and no two tensors of it share memory."""
+    tensors = model.state_dict()
+    with torch.device("meta"):
+        expected = MLP(model.config).state_dict()
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if type(model) is not MLP or shapes != {name: t.shape for name, t in expected.items()}:
+        raise ValueError(
+            f"Trainer: a run directory holds an MLP with {', '.join(expected)}, "
+            f"got {type(model).__name__} with {', '.join(tensors)}: save its state_dict instead"
+        )
+    if len({tensor.data_ptr() for tensor in tensors.values()}) < len(tensors):
+        raise ValueError(
+            "Trainer: a run directory holds each parameter by itself, two of this model share "
+            "memory: save its state_dict instead"
         )
 
 

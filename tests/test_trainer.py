@@ -1,5 +1,6 @@
 """The trainer: against loops written out by hand, and what it records and tells."""
 
+import copy
 import json
 import math
 
@@ -353,6 +354,57 @@ def test_a_trainer_that_is_stopped_checks_the_parameters():
 def test_a_rate_too_high_is_named(engine):
     with pytest.raises(DivergedError, match=r"at step \d+ \(learning rate 1e\+30: try a lower one"):
         train(engine=engine, lr=1e30)
+
+
+def tied():
+    model = MLP(MLPConfig(len(DATA.vocabulary), n_embd=8, n_hidden=8))
+    model.output.weight = model.embedding.weight
+    return model
+
+
+def without_bias():
+    model = make_model()
+    model.hidden.bias = None
+    return model
+
+
+class Scaled(MLP):
+    """A model of one more parameter."""
+
+    def __init__(self):
+        super().__init__(SIZES)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def loss(self, tokens, targets):
+        return self.scale * super().loss(tokens, targets)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (tied, "two of this model share memory"),
+        (without_bias, "got MLP with embedding.weight, hidden.weight, output.weight, output.bias"),
+        (Scaled, "got Scaled with scale, .*: save its state_dict instead"),
+    ],
+)
+def test_changed_models_are_trained_but_make_no_run_directory(tmp_path, make, message):
+    torch.manual_seed(0)
+    model = make().double()
+    expected = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
+    batches = Batches(len(DATA.train), 4, seed=7)
+    for _ in range(5):
+        (rows,) = batches.take(1)
+        loss = expected.loss(DATA.train.tokens[rows], DATA.train.targets[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    trainer, _ = train(model, engine="autograd", steps=5)
+    for found, parameter in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=message):
+        trainer.save(tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_model_and_data_must_fit():
