@@ -92,6 +92,19 @@ def test_size_one_of_everything(isa, op):
         assert_no_worse_than_torch(make_case(op, N=1, T=1, V=1, E=1, H=1), dtype)
 
 
+def test_no_hidden_units(isa):
+    # Logits that are nothing but the bias, whose gradient is all there is.
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        assert_no_worse_than_torch(make_case("embed_linear_tanh", H=0), dtype)
+        for op in ("linear_cross_entropy", "mlp_cross_entropy"):
+            case = make_case(op, H=1)
+            shapes = {"input": (7, 0), "linear_weight": (11, 0), "output_weight": (11, 0)}
+            shapes |= {"hidden_weight": (0, 12), "hidden_bias": (0,)}
+            for name in shapes.keys() & case.parameters.keys():
+                case.parameters[name] = torch.empty(shapes[name], dtype=torch.float64)
+            assert_no_worse_than_torch(case, dtype)
+
+
 @every_op
 def test_empty_batch(isa, op):
     for dtype in (torch.float32, torch.float16):

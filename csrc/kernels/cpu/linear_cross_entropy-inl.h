@@ -60,10 +60,10 @@ struct LinearCrossEntropyPass {
     return per_row ? problem.grad_output[n] : rule.row_scale;
   }
 
-  // Examples [begin, end) of the chunk that starts at `first`; input, dinput (null: no gradients):
-  // rows of that chunk.
-  void rows(const Rule& rule, int64_t first, int64_t begin, int64_t end, const A* input,
-            A* dinput) const {
+  // Examples [begin, end) of the chunk that starts at `first`; input, dinput: rows of that chunk.
+  // Whether gradients are wanted dinput does not say: with H = 0 it may be null.
+  void rows(const Rule& rule, int64_t first, int64_t begin, int64_t end, bool gradients,
+            const A* input, A* dinput) const {
     for (int64_t b = begin; b < end; b += row_block) {
       const int64_t count = smaller(row_block, end - b);
       A* x = logits + b * V;
@@ -71,8 +71,8 @@ struct LinearCrossEntropyPass {
         for (int64_t v = 0; v < V; ++v) x[n * V + v] = bias[v];
       }
       gemm<A>(count, V, H, {input + b * H, H, 1}, weight_transposed, V, x, V, bias != nullptr);
-      losses_of_rows(rule, first + b, count, x, dinput != nullptr);
-      if (dinput) gemm<A>(count, H, V, {x, V, 1}, weight, H, dinput + b * H, H, false);
+      losses_of_rows(rule, first + b, count, x, gradients);
+      if (gradients) gemm<A>(count, H, V, {x, V, 1}, weight, H, dinput + b * H, H, false);
     }
   }
 
@@ -144,8 +144,8 @@ struct LinearCrossEntropyKernel {
                    [&](int64_t begin, int64_t end) {
                      const int64_t offset = begin * p.H, size = (end - begin) * p.H;
                      widened(input + offset, size, input_scratch + scratch_size<S>(offset));
-                     pass.rows(rule, first, begin, end, x, dinput);
-                     if (dinput == nullptr) return;
+                     pass.rows(rule, first, begin, end, gradients != nullptr, x, dinput);
+                     if (gradients == nullptr) return;
                      scale(dinput + offset, size, rule.common_scale);
                      narrow(dinput + offset, size, d.input + first * p.H + offset);
                    });

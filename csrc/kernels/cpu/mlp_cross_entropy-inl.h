@@ -68,7 +68,7 @@ struct MlpCrossEntropyKernel {
     const int64_t cost = last_layer.row_cost(gradients) + H * (first_layer.T + exp_cost);
     parallel.run(last - first, grain_for(cost), [&](int64_t begin, int64_t end) {
       first_layer.hidden_rows(table, first + begin, first + end, hidden + begin * H);
-      last_layer.rows(rule, first, begin, end, hidden, gradients ? dhidden : nullptr);
+      last_layer.rows(rule, first, begin, end, gradients, hidden, dhidden);
     });
   }
 
