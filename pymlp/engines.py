@@ -190,9 +190,17 @@ def _plain(model: MLP) -> reference.MLP:
     # global random generator.
     with torch.device("meta"):
         plain = reference.MLP(model.config)
-    for path, parameter in model.named_parameters():
+    known = [path for path, _ in plain.named_parameters()]
+    for path, _ in model.named_parameters():
+        if path not in known:
+            raise ValueError(
+                "Trainer: engine='reference' runs pymlp.reference.MLP, which has no parameter "
+                f"{path} as this {type(model).__name__} has: use engine='autograd'"
+            )
+    for path in known:
         module, _, name = path.rpartition(".")
-        setattr(plain.get_submodule(module), name, parameter)
+        # One parameter may stand in two places, a bias may be None.
+        setattr(plain.get_submodule(module), name, getattr(model.get_submodule(module), name))
     return plain
 
 

@@ -407,6 +407,21 @@ def test_changed_models_are_trained_but_make_no_run_directory(tmp_path, make, me
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("make", [tied, without_bias])
+def test_changed_models_train_alike_in_every_engine(make):
+    found = []
+    for engine in ENGINES:
+        torch.manual_seed(0)
+        _, history = train(make().double(), engine=engine, steps=20)
+        found.append(history.losses)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
+def test_the_reference_engine_leaves_no_parameter_out():
+    with pytest.raises(ValueError, match="no parameter scale as this Scaled has"):
+        train(Scaled(), engine="reference")
+
+
 def test_model_and_data_must_fit():
     with pytest.raises(ValueError, match="vocab_size of the model is 5, that of the data is"):
         Trainer(MLP(MLPConfig(5)), DATA)
