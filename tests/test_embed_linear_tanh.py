@@ -84,3 +84,19 @@ def test_half_precision_is_summed_in_float32(isa):
     tokens = torch.zeros(4096, 1, dtype=torch.int64)
     embed_linear_tanh(tokens, embedding, weight, bias).sum().backward()
     assert bias.grad.item() == 4096
+
+
+def test_subnormal_float16_is_not_flushed_to_zero(isa):
+    # float32, in which is calculated, holds it as a normal number.
+    smallest = torch.tensor([[2.0**-24]], dtype=torch.float16)
+    weight = torch.tensor([[1024.0]], dtype=torch.float16)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor has no such mode")
+    try:
+        for embedding in (smallest, -smallest, 1000 * smallest):
+            hidden = embed_linear_tanh(torch.tensor([[0]]), embedding, weight)
+            assert hidden.item() == 1024 * embedding.item()
+            hidden = embed_linear_tanh(torch.tensor([[0]]), embedding, weight / 1024)
+            assert hidden.item() == embedding.item()
+    finally:
+        torch.set_flush_denormal(False)

@@ -20,9 +20,7 @@ def mergeable_symbols(path):
     return [name for kind, name in symbols if kind in ("W", "V", "u")]
 
 
-@pytest.mark.skipif(
-    NM is None or sys.platform != "linux", reason="needs nm of GNU or LLVM on Linux"
-)
+@pytest.mark.skipif(NM is None or sys.platform != "linux", reason="needs GNU or LLVM nm on Linux")
 @pytest.mark.skipif(not OBJECTS, reason="the package was not built in this source tree")
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name.partition(".")[0])
 def test_code_of_an_instruction_set_has_names_of_its_own(path):

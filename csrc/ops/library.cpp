@@ -7,51 +7,50 @@
 // sum(grad_output * loss); without grad_output, those of the loss.
 #include <torch/csrc/stable/library.h>
 
+// clang-format off
 STABLE_TORCH_LIBRARY(pymlp, m) {
-  m.def(
-      "embed_linear_tanh_forward(Tensor tokens, Tensor embedding, Tensor weight, Tensor? bias) -> "
-      "Tensor");
-  m.def(
-      "embed_linear_tanh_backward(Tensor tokens, Tensor embedding, Tensor weight, Tensor hidden, "
-      "Tensor dhidden)"
-      " -> (Tensor dembedding, Tensor dweight, Tensor dbias)");
-  m.def(
-      "cross_entropy_forward(Tensor input, Tensor target, Tensor? weight, int ignore_index, int "
-      "reduction, "
-      "float label_smoothing) -> (Tensor loss, Tensor softmax)");
-  m.def(
-      "cross_entropy_backward(Tensor grad_output, Tensor input, Tensor target, Tensor softmax, "
-      "Tensor? weight, "
-      "int ignore_index, int reduction, float label_smoothing) -> Tensor");
-  m.def(
-      "linear_cross_entropy_forward(Tensor input, Tensor linear_weight, Tensor? linear_bias, "
-      "Tensor target, "
-      "Tensor? weight, int ignore_index, int reduction, float label_smoothing, float z_loss, float "
-      "softcap)"
-      " -> Tensor");
-  m.def(
-      "linear_cross_entropy_forward_backward(Tensor? grad_output, Tensor input, Tensor "
-      "linear_weight, "
-      "Tensor? linear_bias, Tensor target, Tensor? weight, int ignore_index, int reduction, "
-      "float label_smoothing, float z_loss, float softcap)"
-      " -> (Tensor loss, Tensor dinput, Tensor dlinear_weight, Tensor dlinear_bias)");
-  m.def(
-      "mlp_cross_entropy_forward(Tensor tokens, Tensor targets, Tensor embedding, Tensor "
-      "hidden_weight, "
-      "Tensor? hidden_bias, Tensor output_weight, Tensor? output_bias, int ignore_index, int "
-      "reduction, "
-      "float label_smoothing) -> Tensor");
-  m.def(
-      "mlp_cross_entropy_forward_backward(Tensor? grad_output, Tensor tokens, Tensor targets, "
-      "Tensor embedding, Tensor hidden_weight, Tensor? hidden_bias, Tensor output_weight, Tensor? "
-      "output_bias, int ignore_index, "
-      "int reduction, float label_smoothing) -> (Tensor loss, Tensor dembedding, Tensor "
-      "dhidden_weight, "
-      "Tensor dhidden_bias, Tensor doutput_weight, Tensor doutput_bias)");
+  m.def("embed_linear_tanh_forward("
+        "Tensor tokens, Tensor embedding, Tensor weight, Tensor? bias"
+        ") -> Tensor");
+  m.def("embed_linear_tanh_backward("
+        "Tensor tokens, Tensor embedding, Tensor weight, Tensor hidden, Tensor dhidden"
+        ") -> (Tensor dembedding, Tensor dweight, Tensor dbias)");
+
+  m.def("cross_entropy_forward("
+        "Tensor input, Tensor target, Tensor? weight, "
+        "int ignore_index, int reduction, float label_smoothing"
+        ") -> (Tensor loss, Tensor softmax)");
+  m.def("cross_entropy_backward("
+        "Tensor grad_output, Tensor input, Tensor target, Tensor softmax, Tensor? weight, "
+        "int ignore_index, int reduction, float label_smoothing"
+        ") -> Tensor");
+
+  m.def("linear_cross_entropy_forward("
+        "Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor target, Tensor? weight, "
+        "int ignore_index, int reduction, float label_smoothing, float z_loss, float softcap"
+        ") -> Tensor");
+  m.def("linear_cross_entropy_forward_backward("
+        "Tensor? grad_output, "
+        "Tensor input, Tensor linear_weight, Tensor? linear_bias, Tensor target, Tensor? weight, "
+        "int ignore_index, int reduction, float label_smoothing, float z_loss, float softcap"
+        ") -> (Tensor loss, Tensor dinput, Tensor dlinear_weight, Tensor dlinear_bias)");
+
+  m.def("mlp_cross_entropy_forward("
+        "Tensor tokens, Tensor targets, Tensor embedding, Tensor hidden_weight, Tensor? hidden_bias, "
+        "Tensor output_weight, Tensor? output_bias, "
+        "int ignore_index, int reduction, float label_smoothing"
+        ") -> Tensor");
+  m.def("mlp_cross_entropy_forward_backward("
+        "Tensor? grad_output, "
+        "Tensor tokens, Tensor targets, Tensor embedding, Tensor hidden_weight, Tensor? hidden_bias, "
+        "Tensor output_weight, Tensor? output_bias, "
+        "int ignore_index, int reduction, float label_smoothing"
+        ") -> (Tensor loss, Tensor dembedding, Tensor dhidden_weight, Tensor dhidden_bias, "
+        "Tensor doutput_weight, Tensor doutput_bias)");
   // parameters: embedding, hidden_weight, hidden_bias, output_weight, output_bias, one after the
   // other in one vector; dparameters likewise. Reduction mean.
-  m.def(
-      "mlp_cross_entropy_flat(Tensor tokens, Tensor targets, Tensor parameters, int vocab_size, "
-      "int n_embd, "
-      "int n_hidden) -> (Tensor loss, Tensor dparameters)");
+  m.def("mlp_cross_entropy_flat("
+        "Tensor tokens, Tensor targets, Tensor parameters, int vocab_size, int n_embd, int n_hidden"
+        ") -> (Tensor loss, Tensor dparameters)");
 }
+// clang-format on

@@ -1,53 +1,52 @@
 // Between storage types and the type arithmetic is done in. Where they are the same nothing is
 // copied: `widened` hands back the caller's own array, `narrow` has nothing left to do.
 
-inline float widen(bfloat16 x) {
-  const uint32_t bits = uint32_t(x.bits) << 16;
-  float out;
-  __builtin_memcpy(&out, &bits, 4);
-  return out;
-}
-
-inline bfloat16 narrow_to(float x, bfloat16*) {
+inline uint32_t bits_of(float x) {
   uint32_t bits;
   __builtin_memcpy(&bits, &x, 4);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+
+inline float widen(bfloat16 x) { return float_of(uint32_t(x.bits) << 16); }
+
+inline bfloat16 narrow_to(float x, bfloat16*) {
+  const uint32_t bits = bits_of(x);
   const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
   const uint32_t rounded =
       (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;  // to nearest, ties to even
   return {static_cast<uint16_t>(nan ? 0x7fc0u : rounded)};
 }
 
+// Subnormal numbers of float16 are normal ones of float32. On no way between them is there a
+// subnormal float32: where the processor flushes those to zero (torch.set_flush_denormal), those of
+// float16 stay what they are, as in PyTorch.
+
 inline float widen(float16 x) {
-  // Moved into float32's place the exponent is 112 too small, for subnormals too.
-  const uint32_t shifted = uint32_t(x.bits & 0x7fffu) << 13;
-  float magnitude;
-  __builtin_memcpy(&magnitude, &shifted, 4);
-  magnitude *= 0x1p112f;
-  uint32_t bits;
-  __builtin_memcpy(&bits, &magnitude, 4);
-  if (shifted >= 0x0f800000u) bits = shifted | 0x7f800000u;  // infinity, NaN
-  bits |= uint32_t(x.bits & 0x8000u) << 16;
-  float out;
-  __builtin_memcpy(&out, &bits, 4);
-  return out;
+  const uint32_t magnitude = x.bits & 0x7fffu;
+  // The bits of a subnormal count units of 2⁻²⁴, as the last bits of 0.5 do.
+  const uint32_t subnormal = bits_of(float_of(magnitude | 0x3f000000u) - 0.5f);
+  const uint32_t normal = (magnitude << 13) + 0x38000000u;  // the exponent's bias is 112 larger
+  uint32_t bits = magnitude < 0x0400u ? subnormal : normal;
+  if (magnitude >= 0x7c00u) bits |= 0x7f800000u;  // infinity, NaN
+  return float_of(bits | uint32_t(x.bits & 0x8000u) << 16);
 }
 
 inline float16 narrow_to(float x, float16*) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  const uint32_t sign = (bits >> 16) & 0x8000u;
-  bits &= 0x7fffffffu;
+  const uint32_t sign = (bits_of(x) >> 16) & 0x8000u;
+  const uint32_t bits = bits_of(x) & 0x7fffffffu;
   uint32_t half;
   if (bits > 0x7f800000u) {
     half = 0x7e00u;
   } else if (bits >= 0x477ff000u) {  // rounds to 65536 or more
     half = 0x7c00u;
   } else if (bits < 0x38800000u) {  // subnormal or zero: adding 0.5 rounds at the right bit
-    float magnitude;
-    __builtin_memcpy(&magnitude, &bits, 4);
-    magnitude += 0.5f;
-    __builtin_memcpy(&half, &magnitude, 4);
-    half -= 0x3f000000u;
+    half = bits_of(float_of(bits) + 0.5f) - 0x3f000000u;
   } else {
     half = (bits - 0x38000000u + 0x0fffu + ((bits >> 13) & 1u)) >> 13;
   }

@@ -1,14 +1,23 @@
 // Vec for every processor: 16-byte vectors in the compiler's own notation (GCC, Clang), which
 // become SSE2, NEON or plain scalar code. Included inside a namespace by isa_baseline.cpp.
 //
+// clang-format off
 // The Vec interface, the same in each vec_*.h:
-//   size, gemm_rows         lanes; rows of the matrix-product tile that fit the register file
-//   load(p[, n, rest])      unaligned; with n, only the first n lanes touch memory, the others
-//   become rest store(p[, n])           likewise; the other lanes are not written a+b a-b a*b a/b
-//   fma(a,b,c)=a*b+c max(a,b) abs(a) copysign(magnitude, sign) min/max(a, b)           return b
-//   where a is NaN or b is NaN (so a NaN in b survives) less_select(a,b,yes,no) a < b ? yes : no,
-//   lane by lane shift_exponent(a)       the bits of a shifted left by the mantissa's width (builds
-//   powers of two) reduce_add, reduce_max  over the lanes, in a fixed order
+//
+//   size, gemm_rows             lanes; rows of the matrix-product tile that fit the register file
+//   broadcast(x)                x in every lane
+//   load(p)                     size elements, unaligned
+//   load(p, n, rest)            n elements, nothing else is read; `rest` in the other lanes
+//   store(p), store(p, n)       likewise; nothing else is written
+//   a + b, a - b, a * b, a / b
+//   fma(a, b, c)                a * b + c
+//   min(a, b), max(a, b)        b where a or b is NaN: a NaN in b survives
+//   abs(a)
+//   copysign(magnitude, sign)
+//   less_select(a, b, yes, no)  a < b ? yes : no, lane by lane
+//   shift_exponent(a)           the bits of a shifted left by the mantissa's width: builds powers of two
+//   reduce_add, reduce_max      over the lanes, in a fixed order
+// clang-format on
 
 template <class T>
 struct BaselineTypes;
