@@ -5,12 +5,14 @@ Environment: PYMLP_DEBUG=1 builds without optimisation.
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
@@ -36,6 +38,14 @@ def torch_directory() -> Path:
             "(`pip install torch`), or build with isolation (drop --no-build-isolation)."
         )
     return Path(spec.origin).parent
+
+
+class CleanBuild(build_py):
+    """Start from nothing: a wheel takes whatever lies in the build directory, old modules too."""
+
+    def run(self) -> None:
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
 
 
 class CMakeBuild(build_ext):
@@ -75,5 +85,5 @@ class CMakeBuild(build_ext):
 
 setup(
     ext_modules=[Extension("pymlp._engine", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_py": CleanBuild, "build_ext": CMakeBuild},
 )
