@@ -4,15 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 CMAKE := $(BIN)/cmake
-NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 
-.PHONY: train test lint format sanitize cross bench clean
+.PHONY: train test package lint format sanitize cross bench clean
 
 train: $(VENV)/.built
 	$(BIN)/pymlp train
 
 test: $(VENV)/.built
 	$(BIN)/python -m pytest
+
+# The source distribution, a wheel from it, and that wheel installed elsewhere: minutes of compiling.
+package: $(VENV)/.built
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.built
 	$(BIN)/ruff check .
@@ -47,8 +51,12 @@ clean:
 	rm -rf $(VENV) build pymlp/*.so *.egg-info
 
 # --- set-up: own virtual environment, pinned tools, build ---------------------------------------
-$(VENV)/.installed: requirements-dev.txt
-	$(BIN)/python -m pip --version || $(PYTHON) -m venv $(VENV)
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
+	    "pymlp: needs Python 3.10 or newer, got " + sys.version.split()[0] + "; say make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements-dev.txt | $(BIN)/pip
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
