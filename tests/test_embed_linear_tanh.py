@@ -93,7 +93,7 @@ def test_subnormal_float16_is_not_flushed_to_zero(isa):
     if not torch.set_flush_denormal(True):
         pytest.skip("this processor has no such mode")
     try:
-        for embedding in (smallest, -smallest, 1000 * smallest):
+        for embedding in (smallest, -smallest, 3 * smallest):  # tanh(x) is x there
             hidden = embed_linear_tanh(torch.tensor([[0]]), embedding, weight)
             assert hidden.item() == 1024 * embedding.item()
             hidden = embed_linear_tanh(torch.tensor([[0]]), embedding, weight / 1024)
