@@ -53,8 +53,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     native = {path.name.split(".")[0] for path in files if path.suffix in {".so", ".dylib"}}
     assert native == NATIVE
     package = [path for path in files if path.parts[0] == "pymlp"]
-    others = {path.parts[0] for path in files} - {"pymlp"}
-    assert [Path(name).suffix for name in others] == [".dist-info"]
+    top = {path.parts[0] for path in files}
+    (info,) = (name for name in top if name.endswith(".dist-info"))
+    assert top == {"pymlp", "_pymlp_main.py", info}
     assert {path.suffix for path in package} <= {".py", ".pyi", ".typed", ".txt", ".so", ".dylib"}
     assert {"names.txt", "py.typed", "_engine.pyi"} <= {path.name for path in package}
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
