@@ -1,13 +1,16 @@
-// The Python module pymlp._engine: data preparation and the choice of instruction set.
+// The Python module pymlp._engine: data preparation, the training engine and the choice of
+// instruction set.
 #include <pybind11/pybind11.h>
 
 namespace py = pybind11;
 
 void bind_data(py::module_& module);
 void bind_isa(py::module_& module);
+void bind_training_loop(py::module_& module);
 
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "Native parts of pymlp that need no torch.";
   bind_data(module);
   bind_isa(module);
+  bind_training_loop(module);
 }

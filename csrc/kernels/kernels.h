@@ -2,7 +2,8 @@
 //
 // Every kernel takes pointers and sizes and writes numbers. None of them allocates, throws, prints
 // or keeps state. All arrays are dense and row-major; a shape stands behind each pointer. Outputs
-// are overwritten, never accumulated into, and may not overlap inputs or each other.
+// are overwritten, never accumulated into, and may not overlap inputs or each other; the updates of
+// the optimizers alone work in place.
 //
 // Storage types S are float, double, bfloat16 and float16; arithmetic is done in Accumulate<S>,
 // which is double for double and float for the others.
@@ -117,6 +118,20 @@ template <class S>
 struct MlpCrossEntropyGradients {
   EmbedLinearTanhGradients<S> hidden;
   LinearCrossEntropyGradients<S> output;  // .input is not used
+  // If not null: left out of the gradients, the factor that all of them are to be multiplied with.
+  Accumulate<S>* factor = nullptr;
+};
+
+// One update of an optimizer; g stands for factor * gradient.
+struct SgdUpdate {  // torch.optim.SGD: buffer = momentum buffer + g + weight_decay p; p -= lr
+                    // buffer
+  double lr, momentum, weight_decay;
+  double factor;
+};
+struct AdamWUpdate {  // torch.optim.AdamW (Loshchilov & Hutter, 2019)
+  double lr, beta1, beta2, eps, weight_decay;
+  int64_t step;  // from 1: of this update
+  double factor;
 };
 
 // The kernels of one storage type for one instruction set. `workspace` holds at least as many bytes
@@ -161,6 +176,13 @@ struct Kernels {
   void (*mlp_cross_entropy)(const MlpCrossEntropy<S>&, A* loss,
                             const MlpCrossEntropyGradients<S>* gradients, void* workspace,
                             const Parallel&);
+
+  // Updates n elements of a parameter and of the optimizer's state, in place. buffer: null without
+  // momentum.
+  void (*sgd)(const SgdUpdate&, int64_t n, const A* gradient, A* parameter, A* buffer);
+  void (*adamw)(const AdamWUpdate&, int64_t n, const A* gradient, A* parameter, A* exp_avg,
+                A* exp_avg_sq);
+  double (*sum_of_squares)(int64_t n, const A* x);
 };
 
 // All kernels of one instruction set. lanes is the number of floats in a vector as the compiler saw

@@ -28,12 +28,19 @@ class RangeBody {
   void (*call_)(const void*, int64_t, int64_t);
 };
 
-// Covers [0, total) with disjoint ranges of at least `grain` items (the last may be shorter), calls
-// the body once for each, in any order and from any thread, and returns when all are done. Bodies
-// don't throw.
+// One phase of a kernel: `total` items, each about `cost` multiply-adds of work.
+struct Phase {
+  const char* name;
+  int64_t total;
+  int64_t cost;
+};
+
+// Covers [0, phase.total) with disjoint ranges, calls the body once for each, in any order and from
+// any thread, and returns when all are done. Bodies don't throw; `run` may, before it calls any, to
+// abandon the kernel: kernels own nothing that would be lost.
 class Parallel {
  public:
-  virtual void run(int64_t total, int64_t grain, RangeBody body) const = 0;
+  virtual void run(const Phase& phase, RangeBody body) const = 0;
 
  protected:
   ~Parallel() = default;

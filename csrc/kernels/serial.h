@@ -7,8 +7,8 @@ namespace pymlp {
 
 class Serial final : public Parallel {
  public:
-  void run(int64_t total, int64_t, RangeBody body) const override {
-    if (total > 0) body(0, total);
+  void run(const Phase& phase, RangeBody body) const override {
+    if (phase.total > 0) body(0, phase.total);
   }
 };
 

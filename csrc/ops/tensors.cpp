@@ -1,5 +1,6 @@
 #include "ops/tensors.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -62,11 +63,14 @@ Scratch::Scratch(size_t bytes) {
   }
 }
 
-void TorchParallel::run(int64_t total, int64_t grain, RangeBody body) const {
-  if (total <= grain) {
-    if (total > 0) body(0, total);
+void TorchParallel::run(const Phase& phase, RangeBody body) const {
+  // Below this many multiply-adds a second thread costs more than it brings.
+  constexpr int64_t task_cost = 524288;
+  const int64_t grain = std::max<int64_t>(1, task_cost / std::max<int64_t>(1, phase.cost));
+  if (phase.total <= grain) {
+    if (phase.total > 0) body(0, phase.total);
   } else {
-    torch::stable::parallel_for(0, total, grain, body);
+    torch::stable::parallel_for(0, phase.total, grain, body);
   }
 }
 

@@ -52,7 +52,7 @@ class Scratch {
 // torch's own thread pool: as many threads as torch.set_num_threads says.
 class TorchParallel final : public Parallel {
  public:
-  void run(int64_t total, int64_t grain, RangeBody body) const override;
+  void run(const Phase& phase, RangeBody body) const override;
 };
 
 template <class S>

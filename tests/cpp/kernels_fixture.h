@@ -50,7 +50,8 @@ class ManyTasks final : public pymlp::Parallel {
  public:
   explicit ManyTasks(int threads) : threads_(threads) {}
 
-  void run(int64_t total, int64_t, pymlp::RangeBody body) const override {
+  void run(const pymlp::Phase& phase, pymlp::RangeBody body) const override {
+    const int64_t total = phase.total;
     std::vector<std::thread> pool;
     for (int t = 0; t < threads_; ++t) {
       pool.emplace_back([=] {

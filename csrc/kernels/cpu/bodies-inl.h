@@ -9,6 +9,7 @@
 //
 #include "kernels/cpu/convert-inl.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/optimizer-inl.h"
 #include "kernels/cpu/tasks-inl.h"
 #include "kernels/cpu/transpose-inl.h"
 //

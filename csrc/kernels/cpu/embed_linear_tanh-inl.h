@@ -49,24 +49,28 @@ struct EmbedLinearTanhPass {
 
   int64_t max_rows() const { return TokenIndex::max_rows(N, T, V); }
 
-  void prepare() {
+  void prepare(bool backward, const Parallel& parallel) {
     embedding = widened(problem.embedding, V * E, embedding_scratch);
     weight = widened(problem.weight, H * K, weight_scratch);
     bias = widened(problem.bias, H, bias_scratch);
-    index.build(problem.tokens, N, V);
-    for (int64_t r = 0; r < index.rows(); ++r) {
-      const A* from = embedding + index.token[r] * E;
-      for (int64_t e = 0; e < E; ++e) rows[r * E + e] = from[e];
-    }
+    alone(parallel, "index", [&] {
+      index.build(problem.tokens, N, V);
+      if (backward) blocks.build(index, N);
+      for (int64_t r = 0; r < index.rows(); ++r) {
+        const A* from = embedding + index.token[r] * E;
+        for (int64_t e = 0; e < E; ++e) rows[r * E + e] = from[e];
+      }
+    });
   }
 
-  // What the backward needs besides.
-  void prepare_backward() { blocks.build(index, N); }
+  // Columns [h0, h1) of weight_transposed (K, H).
+  void transpose_columns(int64_t h0, int64_t h1, A* weight_transposed) const {
+    transpose(h1 - h0, K, weight + h0 * K, K, weight_transposed + h0, H);
+  }
 
-  // table (index.rows(), H): P_t = embedding weight_tᵀ. weight_transposed: (K, H) scratch.
-  void project(A* weight_transposed, A* table, const Parallel& parallel) const {
-    transpose(H, K, weight, K, weight_transposed, H);
-    parallel.run(index.rows(), grain_for(E * H), [&](int64_t begin, int64_t end) {
+  // table (index.rows(), H): P_t = embedding weight_tᵀ.
+  void project(const A* weight_transposed, A* table, const Parallel& parallel) const {
+    parallel.run({"project", index.rows(), E * H}, [&](int64_t begin, int64_t end) {
       index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
         gemm<A>(e - b, H, E, {rows + b * E, E, 1}, weight_transposed + t * E * H, H, table + b * H,
                 H, false);
@@ -134,32 +138,39 @@ struct EmbedLinearTanhPass {
     }
   }
 
-  // The gradients of the parameters, after the last scatter.
-  void finish(A* dembedding, A* dweight, A* dbias, const Parallel& parallel) const {
+  // Columns [h0, h1) of the gradients but dembedding, after the last scatter there.
+  void finish_columns(int64_t h0, int64_t h1, A* dweight, A* dbias) const {
+    add_blocks(h0, h1);
+    const A one = 1;
+    // Each example counts once at position 0, whatever its token there.
+    if (dbias) gemm<A>(1, h1 - h0, index.first[1], {&one, 0, 0}, G + h0, H, dbias + h0, H, false);
+    // Transposed first: H fills vectors where E may not.
+    for (int64_t t = 0; t < T; ++t) {
+      const int64_t r = index.first[t], count = index.first[t + 1] - r;
+      gemm<A>(E, h1 - h0, count, {rows + r * E, 1, E}, G + r * H + h0, H,
+              dweight_transposed + t * E * H + h0, H, false);
+    }
+    transpose(K, h1 - h0, dweight_transposed + h0, H, dweight + h0 * K, K);
+  }
+
+  // The cost of a column in that.
+  int64_t finish_cost() const { return index.rows() * (E + 1) + K; }
+
+  // After all columns of G are there.
+  void finish_embedding(A* dembedding, const Parallel& parallel) const {
     const int64_t R = index.rows();
-    for_columns(parallel, H, R * (E + 1), [&](int64_t h0, int64_t h1) {
-      add_blocks(h0, h1);
-      const A one = 1;
-      // Each example counts once at position 0, whatever its token there.
-      if (dbias) gemm<A>(1, h1 - h0, index.first[1], {&one, 0, 0}, G + h0, H, dbias + h0, H, false);
-      // Transposed first: H fills vectors where E may not.
-      for (int64_t t = 0; t < T; ++t) {
-        const int64_t r = index.first[t], count = index.first[t + 1] - r;
-        gemm<A>(E, h1 - h0, count, {rows + r * E, 1, E}, G + r * H + h0, H,
-                dweight_transposed + t * E * H + h0, H, false);
-      }
-      transpose(K, h1 - h0, dweight_transposed + h0, H, dweight + h0 * K, K);
-    });
-    parallel.run(R, grain_for(E * H), [&](int64_t begin, int64_t end) {
+    parallel.run({"dembedding", R, E * H}, [&](int64_t begin, int64_t end) {
       index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
         gemm<A>(e - b, E, H, {G + b * H, H, 1}, weight + t * E, K, products + b * E, E, false);
       });
     });
-    fill(dembedding, V * E, A(0));
-    for (int64_t r = 0; r < R; ++r) {
-      A* sum = dembedding + index.token[r] * E;
-      for (int64_t e = 0; e < E; ++e) sum[e] += products[r * E + e];
-    }
+    alone(parallel, "add", [&] {
+      fill(dembedding, V * E, A(0));
+      for (int64_t r = 0; r < R; ++r) {
+        A* sum = dembedding + index.token[r] * E;
+        for (int64_t e = 0; e < E; ++e) sum[e] += products[r * E + e];
+      }
+    });
   }
 };
 
@@ -179,10 +190,12 @@ struct EmbedLinearTanhForward {
 
   void run(S* hidden, const Parallel& parallel) {
     const int64_t H = pass.H;
-    pass.prepare();
+    pass.prepare(false, parallel);
+    for_columns(parallel, "transpose", H, pass.K,
+                [&](int64_t h0, int64_t h1) { pass.transpose_columns(h0, h1, weight_transposed); });
     pass.project(weight_transposed, table, parallel);
     for_chunks(pass.N, chunk, [&](int64_t first, int64_t last) {
-      parallel.run(last - first, grain_for(H * (pass.T + exp_cost)),
+      parallel.run({"rows", last - first, H * (pass.T + exp_cost)},
                    [&](int64_t begin, int64_t end) {
                      S* rows = hidden + (first + begin) * H;
                      A* out = writable(rows, hidden_scratch + scratch_size<S>(begin * H));
@@ -215,19 +228,20 @@ struct EmbedLinearTanhBackward {
   void run(const S* hidden, const S* dhidden, const EmbedLinearTanhGradients<S>& gradients,
            const Parallel& parallel) {
     const int64_t N = pass.N, V = pass.V, E = pass.E, H = pass.H, K = pass.K;
-    pass.prepare();
-    pass.prepare_backward();
-    for_columns(parallel, H, N * (pass.T + 1), [&](int64_t h0, int64_t h1) {
+    pass.prepare(true, parallel);
+    A* dembedding = writable(gradients.embedding, dembedding_scratch);
+    A* dweight = writable(gradients.weight, dweight_scratch);
+    A* dbias = gradients.bias ? writable(gradients.bias, dbias_scratch) : nullptr;
+    const int64_t cost = N * (pass.T + 1) + pass.finish_cost();
+    for_columns(parallel, "columns", H, cost, [&](int64_t h0, int64_t h1) {
       for_chunks(N, chunk, [&](int64_t first, int64_t last) {
         const A* y = widened_columns(hidden, first, last, h0, h1, hidden_scratch);
         const A* dy = widened_columns(dhidden, first, last, h0, h1, dhidden_scratch);
         pass.scatter_columns(y, dy, first, last, h0, h1);
       });
+      pass.finish_columns(h0, h1, dweight, dbias);
     });
-    A* dembedding = writable(gradients.embedding, dembedding_scratch);
-    A* dweight = writable(gradients.weight, dweight_scratch);
-    A* dbias = gradients.bias ? writable(gradients.bias, dbias_scratch) : nullptr;
-    pass.finish(dembedding, dweight, dbias, parallel);
+    pass.finish_embedding(dembedding, parallel);
     narrow(dembedding, V * E, gradients.embedding);
     narrow(dweight, H * K, gradients.weight);
     if (dbias) narrow(dbias, H, gradients.bias);

@@ -41,7 +41,6 @@ struct LinearCrossEntropyPass {
   Rule prepare(A* loss) {
     weight = widened(problem.weight, V * H, weight_scratch);
     bias = widened(problem.bias, V, bias_scratch);
-    transpose(V, H, weight, H, weight_transposed, V);
     const SoftmaxLoss<A> softmax(V, problem.options, class_weight_scratch);
     const Reduction reduction = problem.options.reduction;
     if (reduction == Reduction::none) return {softmax, 1, 1, 1, loss};
@@ -51,6 +50,11 @@ struct LinearCrossEntropyPass {
     // A mean over nothing has an infinite factor, which rows that are ignored must not meet.
     if (normalizer == 0) return {softmax, normalizer, factor, 1, losses};
     return {softmax, normalizer, 1, factor, losses};
+  }
+
+  // Columns [h0, h1) of weight, as rows of weight_transposed.
+  void transpose_columns(int64_t h0, int64_t h1) const {
+    transpose(V, h1 - h0, weight + h0, H, weight_transposed + h0 * V, V);
   }
 
   int64_t row_cost(bool gradients) const { return V * ((gradients ? 2 : 1) * H + 2 * exp_cost); }
@@ -128,6 +132,8 @@ struct LinearCrossEntropyKernel {
   void run(A* loss, const Gradients* gradients, const Parallel& parallel) {
     const LinearCrossEntropy<S>& p = pass.problem;
     const auto rule = pass.prepare(loss);
+    for_columns(parallel, "transpose", p.H, p.V,
+                [&](int64_t h0, int64_t h1) { pass.transpose_columns(h0, h1); });
     const Gradients none{};
     const Gradients& d = gradients ? *gradients : none;
     A* dweight = gradients ? writable(d.weight, dweight_scratch) : nullptr;
@@ -140,7 +146,7 @@ struct LinearCrossEntropyKernel {
       const S* input = p.input + first * p.H;
       A* dinput = gradients ? writable(d.input + first * p.H, dinput_scratch) : nullptr;
       const A* x = is_wide<S> ? widened(input, 0, input_scratch) : input_scratch;
-      parallel.run(last - first, grain_for(pass.row_cost(gradients != nullptr)),
+      parallel.run({"rows", last - first, pass.row_cost(gradients != nullptr)},
                    [&](int64_t begin, int64_t end) {
                      const int64_t offset = begin * p.H, size = (end - begin) * p.H;
                      widened(input + offset, size, input_scratch + scratch_size<S>(offset));
@@ -150,7 +156,7 @@ struct LinearCrossEntropyKernel {
                      narrow(dinput + offset, size, d.input + first * p.H + offset);
                    });
       if (gradients == nullptr) return;
-      for_columns(parallel, p.H, (last - first) * p.V, [&](int64_t h0, int64_t h1) {
+      for_columns(parallel, "columns", p.H, (last - first) * p.V, [&](int64_t h0, int64_t h1) {
         pass.columns(h0, h1, last - first, first > 0, x, dweight, dbias);
       });
     });

@@ -60,6 +60,9 @@ constexpr Kernels<S> make_kernels() {
     make<MlpCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
         .run(loss, gradients, parallel);
   };
+  k.sgd = sgd<A>;
+  k.adamw = adamw<A>;
+  k.sum_of_squares = sum_of_squares<A>;
   return k;
 }
 

@@ -1,23 +1,23 @@
-// How the phases of a kernel are cut into tasks and chunks. Sizes of tasks affect speed alone,
+// How kernels are cut into phases and chunks. How `Parallel` divides a phase affects speed alone,
 // never a result; sizes of chunks depend on the problem alone.
-
-// Below this many multiply-adds a second thread costs more than it brings.
-constexpr int64_t task_cost = 524288;
 
 // exp and tanh cost about as much as this many multiply-adds.
 constexpr int64_t exp_cost = 12;
 
-inline int64_t grain_for(int64_t cost_per_item) {
-  return larger(1, task_cost / larger(1, cost_per_item));
-}
-
 // body(h0, h1) over [0, H) in units of a cache line of floats, at least once; `cost` is that of one
 // column.
 template <class Body>
-inline void for_columns(const Parallel& parallel, int64_t H, int64_t cost, const Body& body) {
+inline void for_columns(const Parallel& parallel, const char* phase, int64_t H, int64_t cost,
+                        const Body& body) {
   constexpr int64_t unit = 16;
-  parallel.run(larger(1, divide_up(H, unit)), grain_for(cost * unit),
+  parallel.run({phase, larger(1, divide_up(H, unit)), cost * unit},
                [&](int64_t begin, int64_t end) { body(begin * unit, smaller(end * unit, H)); });
+}
+
+// What one thread does while the others wait.
+template <class Body>
+inline void alone(const Parallel& parallel, const char* phase, const Body& body) {
+  parallel.run({phase, 1, 0}, [&](int64_t, int64_t) { body(); });
 }
 
 // Rows of `width` elements that make a chunk: few enough to stay in the caches between one phase

@@ -11,6 +11,7 @@
 //   store(p), store(p, n)       likewise; nothing else is written
 //   a + b, a - b, a * b, a / b
 //   fma(a, b, c)                a * b + c
+//   sqrt(a)
 //   min(a, b), max(a, b)        b where a or b is NaN: a NaN in b survives
 //   abs(a)
 //   copysign(magnitude, sign)
@@ -63,6 +64,10 @@ struct Vec {
   friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
   friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
   friend Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+  friend Vec sqrt(Vec a) {
+    for (int i = 0; i < size; ++i) a.v[i] = static_cast<T>(__builtin_sqrt(a.v[i]));
+    return a;
+  }
   friend Vec max(Vec a, Vec b) { return select(a.v > b.v, a, b); }
   friend Vec min(Vec a, Vec b) { return select(a.v < b.v, a, b); }
   friend Vec less_select(Vec a, Vec b, Vec yes, Vec no) { return select(a.v < b.v, yes, no); }

@@ -28,6 +28,7 @@ struct Vec<float> {
   friend Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
   friend Vec operator/(Vec a, Vec b) { return {vdivq_f32(a.v, b.v)}; }
   friend Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+  friend Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
   friend Vec max(Vec a, Vec b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
   friend Vec min(Vec a, Vec b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
   friend Vec less_select(Vec a, Vec b, Vec yes, Vec no) {
@@ -70,6 +71,7 @@ struct Vec<double> {
   friend Vec operator*(Vec a, Vec b) { return {vmulq_f64(a.v, b.v)}; }
   friend Vec operator/(Vec a, Vec b) { return {vdivq_f64(a.v, b.v)}; }
   friend Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f64(c.v, a.v, b.v)}; }
+  friend Vec sqrt(Vec a) { return {vsqrtq_f64(a.v)}; }
   friend Vec max(Vec a, Vec b) { return {vbslq_f64(vcgtq_f64(a.v, b.v), a.v, b.v)}; }
   friend Vec min(Vec a, Vec b) { return {vbslq_f64(vcltq_f64(a.v, b.v), a.v, b.v)}; }
   friend Vec less_select(Vec a, Vec b, Vec yes, Vec no) {

@@ -1,0 +1,184 @@
+// Python's view of csrc/engine/training_loop: numpy arrays that share the memory of torch's
+// tensors. No GIL while steps run, but signals are answered.
+#include "engine/training_loop.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/team.h"
+
+namespace py = pybind11;
+
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// Lets Python handle its signals; an exception from a handler ends the run.
+class SignalCheck {
+ public:
+  void operator()() {
+    constexpr auto period = std::chrono::milliseconds(20);
+    const auto now = std::chrono::steady_clock::now();
+    if (now - last_ < period) return;
+    last_ = now;
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+void expect_size(const char* what, int64_t got, int64_t expected) {
+  if (got != expected) {
+    throw py::value_error("TrainingLoop: " + std::string(what) + " must have " +
+                          std::to_string(expected) + " elements, got " + std::to_string(got));
+  }
+}
+
+template <class A>
+class TrainingLoop {
+ public:
+  TrainingLoop(const pymlp::ModelSizes& sizes, const pymlp::Optimizer& optimizer,
+               Array<int64_t> tokens, Array<int64_t> targets, int64_t batch_size)
+      : sizes_(sizes),
+        optimizer_(optimizer),
+        tokens_(std::move(tokens)),
+        targets_(std::move(targets)),
+        batch_size_(batch_size),
+        loop_(sizes, optimizer, {targets_.size(), tokens_.data(), targets_.data()}, batch_size) {
+    expect_size("tokens", tokens_.size(), targets_.size() * sizes.T);
+  }
+
+  void run(std::vector<Array<A>>& parameters, const std::vector<bool>& trained,
+           std::vector<Array<A>>& first, std::vector<Array<A>>& second,
+           const Array<int64_t>& indices, const Array<double>& rates, Array<double>& losses,
+           std::optional<Array<double>>& grad_norms, int64_t done_before, int threads) {
+    const Running running(running_);
+    const auto pointers = checked(parameters, trained, first, second);
+    pymlp::Steps steps;
+    steps.count = rates.size();
+    steps.batch_size = batch_size_;
+    expect_size("indices", indices.size(), steps.count * batch_size_);
+    expect_size("losses", losses.size(), steps.count);
+    if (grad_norms) expect_size("grad_norms", grad_norms->size(), steps.count);
+    steps.indices = indices.data();
+    steps.rates = rates.data();
+    steps.losses = losses.mutable_data();
+    steps.grad_norms = grad_norms ? grad_norms->mutable_data() : nullptr;
+    steps.done_before = done_before;
+    done_ = 0;
+    const py::gil_scoped_release release;
+    const pymlp::Team team(threads, SignalCheck(), profiling_ ? &profile_ : nullptr);
+    loop_.run(pointers.data(), steps, team, done_);
+  }
+
+  int64_t done() const { return done_; }
+
+  void set_profiling(bool on) { profiling_ = on; }
+  bool profiling() const { return profiling_; }
+
+  std::map<std::string, std::pair<double, int64_t>> profile() const {
+    std::map<std::string, std::pair<double, int64_t>> phases;
+    for (const auto& entry : profile_.entries()) phases[entry.phase] = {entry.seconds, entry.calls};
+    return phases;
+  }
+
+ private:
+  // One run at a time: the scratch is shared.
+  class Running {
+   public:
+    explicit Running(std::atomic<bool>& flag) : flag_(flag) {
+      if (flag_.exchange(true)) throw std::runtime_error("TrainingLoop: it is running already");
+    }
+    ~Running() { flag_.store(false); }
+
+   private:
+    std::atomic<bool>& flag_;
+  };
+
+  std::vector<pymlp::Trained<A>> checked(std::vector<Array<A>>& parameters,
+                                         const std::vector<bool>& trained,
+                                         std::vector<Array<A>>& first,
+                                         std::vector<Array<A>>& second) const {
+    const auto sizes = sizes_.parameter_sizes();
+    const bool has_first = optimizer_.adamw || optimizer_.momentum != 0;
+    expect_size("parameters", static_cast<int64_t>(parameters.size()), pymlp::n_parameters);
+    expect_size("trained", static_cast<int64_t>(trained.size()), pymlp::n_parameters);
+    expect_size("first", static_cast<int64_t>(first.size()), has_first ? pymlp::n_parameters : 0);
+    expect_size("second", static_cast<int64_t>(second.size()),
+                optimizer_.adamw ? pymlp::n_parameters : 0);
+    std::vector<pymlp::Trained<A>> pointers(pymlp::n_parameters);
+    for (size_t i = 0; i < pointers.size(); ++i) {
+      const auto data = [&](std::vector<Array<A>>& arrays, const char* what) -> A* {
+        if (arrays.empty()) return nullptr;
+        expect_size(what, arrays[i].size(), sizes[i]);
+        return arrays[i].mutable_data();
+      };
+      pointers[i] = {data(parameters, "a parameter"), !trained[i], data(first, "a first state"),
+                     data(second, "a second state")};
+    }
+    return pointers;
+  }
+
+  pymlp::ModelSizes sizes_;
+  pymlp::Optimizer optimizer_;
+  Array<int64_t> tokens_, targets_;  // kept alive
+  int64_t batch_size_;
+  pymlp::TrainingLoop<A> loop_;
+  pymlp::Profile profile_;
+  bool profiling_ = false;
+  int64_t done_ = 0;
+  std::atomic<bool> running_{false};
+};
+
+template <class A>
+void bind(py::module_& module, const char* name) {
+  using Loop = TrainingLoop<A>;
+  py::class_<Loop>(module, name, "Training steps of one model, one optimizer and one batch size.")
+      .def(py::init([](int64_t vocab_size, int64_t block_size, int64_t n_embd, int64_t n_hidden,
+                       bool adamw, double momentum, double weight_decay,
+                       std::pair<double, double> betas, double eps, double max_grad_norm,
+                       Array<int64_t> tokens, Array<int64_t> targets, int64_t batch_size) {
+             const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden};
+             const pymlp::Optimizer optimizer{adamw,        momentum, weight_decay, betas.first,
+                                              betas.second, eps,      max_grad_norm};
+             return std::make_unique<Loop>(sizes, optimizer, std::move(tokens), std::move(targets),
+                                           batch_size);
+           }),
+           py::kw_only(), py::arg("vocab_size"), py::arg("block_size"), py::arg("n_embd"),
+           py::arg("n_hidden"), py::arg("adamw"), py::arg("momentum"), py::arg("weight_decay"),
+           py::arg("betas"), py::arg("eps"), py::arg("max_grad_norm"),
+           py::arg("tokens").noconvert(), py::arg("targets").noconvert(), py::arg("batch_size"))
+      .def("run", &Loop::run, py::kw_only(), py::arg("parameters").noconvert(), py::arg("trained"),
+           py::arg("first").noconvert(), py::arg("second").noconvert(),
+           py::arg("indices").noconvert(), py::arg("rates").noconvert(),
+           py::arg("losses").noconvert(), py::arg("grad_norms").noconvert(), py::arg("done_before"),
+           py::arg("threads"),
+           "Carries out len(rates) steps in place; `done` counts those complete, also after an "
+           "exception.")
+      .def_property_readonly("done", &Loop::done, "Complete steps of the last run.")
+      .def_property("profiling", &Loop::profiling, &Loop::set_profiling,
+                    "Whether `run` measures its phases.")
+      .def_property_readonly("profile", &Loop::profile, "Phase: (seconds, calls).");
+}
+
+}  // namespace
+
+void bind_training_loop(py::module_& module) {
+  bind<float>(module, "TrainingLoopFloat32");
+  bind<double>(module, "TrainingLoopFloat64");
+}

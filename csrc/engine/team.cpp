@@ -1,0 +1,138 @@
+#include "engine/team.h"
+
+#include <algorithm>
+#include <chrono>
+#include <system_error>
+#include <utility>
+
+namespace pymlp {
+
+namespace {
+
+// Multiply-adds that are not worth a barrier: about half a microsecond.
+constexpr int64_t alone_work = 16384;
+
+// Multiply-adds between two calls of before_phase: about half a millisecond.
+constexpr int64_t checked_work = int64_t(1) << 24;
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+}
+
+// Waits for `ready`, first spinning, then letting other threads run; gives up after `yields`.
+template <class Ready>
+bool wait_until(const Ready& ready, int64_t yields) {
+  constexpr int spins = 2000;
+  for (int i = 0; i < spins; ++i) {
+    if (ready()) return true;
+    pause();
+  }
+  for (int64_t i = 0; i < yields; ++i) {
+    if (ready()) return true;
+    std::this_thread::yield();
+  }
+  return false;
+}
+
+}  // namespace
+
+Team::Team(int threads, std::function<void()> before_phase, Profile* profile)
+    : threads_(std::max(1, threads)),
+      before_phase_(std::move(before_phase)),
+      profile_(profile),
+      slots_(new Slot[static_cast<size_t>(threads_)]) {
+  try {
+    for (int slot = 1; slot < threads_; ++slot) workers_.emplace_back([this, slot] { work(slot); });
+  } catch (const std::system_error&) {
+    // The machine gives no more threads: the calling one takes over the ranges of those missing.
+  }
+}
+
+Team::~Team() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    leaving_.store(true);
+  }
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void Team::run(const Phase& phase, RangeBody body) const {
+  if (phase.total <= 0) return;
+  check_in(phase);
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = profile_ ? Clock::now() : Clock::time_point();
+  const bool together = threads_ > 1 && phase.total > 1 && phase.total * phase.cost > alone_work;
+  if (together) {
+    run_together(phase.total, body);
+  } else {
+    body(0, phase.total);
+  }
+  if (profile_) profile_->add(phase.name, Clock::now() - start);
+}
+
+void Team::check_in(const Phase& phase) const {
+  unchecked_work_ += phase.total * std::max<int64_t>(1, phase.cost);
+  if (unchecked_work_ < checked_work) return;
+  unchecked_work_ = 0;
+  if (before_phase_) before_phase_();
+}
+
+void Team::run_together(int64_t total, RangeBody body) const {
+  job_ = {total, &body};
+  pending_.store(threads_, std::memory_order_relaxed);
+  const uint64_t job = current_.load(std::memory_order_relaxed) + 1;
+  current_.store(job, std::memory_order_seq_cst);
+  wake_sleepers();
+  for (int slot = 0; slot < threads_; ++slot) claim_and_run(slot, job);
+  while (pending_.load(std::memory_order_acquire) != 0) {
+    wait_until([this] { return pending_.load(std::memory_order_acquire) == 0; }, 1);
+  }
+}
+
+// Whoever claims a range runs it. While a range of a job is claimed and not done the job stays, so
+// that job_ is read only after the claim.
+bool Team::claim_and_run(int slot, uint64_t job) const {
+  uint64_t expected = job - 1;
+  std::atomic<uint64_t>& claimed = slots_[static_cast<size_t>(slot)].claimed;
+  if (!claimed.compare_exchange_strong(expected, job, std::memory_order_acq_rel)) return false;
+  const int64_t begin = job_.total * slot / threads_;
+  const int64_t end = job_.total * (slot + 1) / threads_;
+  if (begin < end) (*job_.body)(begin, end);
+  pending_.fetch_sub(1, std::memory_order_release);
+  return true;
+}
+
+void Team::work(int slot) {
+  uint64_t done = 0;
+  while (wait_for_job(done)) {
+    done = current_.load(std::memory_order_acquire);
+    claim_and_run(slot, done);
+  }
+}
+
+// False when the team is leaving.
+bool Team::wait_for_job(uint64_t done) {
+  const auto has_job = [&] {
+    return current_.load(std::memory_order_seq_cst) != done || leaving_.load();
+  };
+  if (!wait_until(has_job, 50)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.wait(lock, has_job);
+    sleepers_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  return !leaving_.load();
+}
+
+void Team::wake_sleepers() const {
+  if (sleepers_.load(std::memory_order_seq_cst) == 0) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  wake_.notify_all();
+}
+
+}  // namespace pymlp

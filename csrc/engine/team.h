@@ -1,0 +1,70 @@
+// The engine's own threads: they live as long as the Team, which is one call of the engine, and
+// pass from phase to phase through barriers that cost a fraction of a microsecond.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "engine/profile.h"
+#include "kernels/parallel.h"
+
+namespace pymlp {
+
+// Each phase is cut into one range a thread. A thread that waits spins for a while, then lets
+// others run, then sleeps. The calling thread takes over the ranges that no other thread has begun,
+// so that it never waits for a thread which the machine has no core for.
+class Team final : public Parallel {
+ public:
+  // threads: how many compute, the calling one included. before_phase: called by the calling thread
+  // between phases, every few hundred microseconds of work; may throw to abandon the kernel.
+  // profile: gets the time of each phase; may be null.
+  explicit Team(int threads, std::function<void()> before_phase = nullptr,
+                Profile* profile = nullptr);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  void run(const Phase& phase, RangeBody body) const override;
+
+ private:
+  // The last job whose range of this thread somebody has claimed.
+  struct alignas(64) Slot {
+    std::atomic<uint64_t> claimed{0};
+  };
+
+  // What all threads work on. Written only while nobody holds a range, read by those who do.
+  struct Job {
+    int64_t total = 0;
+    const RangeBody* body = nullptr;
+  };
+
+  void check_in(const Phase& phase) const;
+  void run_together(int64_t total, RangeBody body) const;
+  bool claim_and_run(int slot, uint64_t job) const;
+  void work(int slot);
+  bool wait_for_job(uint64_t done);
+  void wake_sleepers() const;
+
+  const int threads_;
+  const std::function<void()> before_phase_;
+  Profile* const profile_;
+  mutable int64_t unchecked_work_ = 0;
+
+  mutable Job job_;
+  mutable std::unique_ptr<Slot[]> slots_;
+  alignas(64) mutable std::atomic<uint64_t> current_{0};  // number of the job to work on
+  alignas(64) mutable std::atomic<int> pending_{0};       // ranges of it that are not done
+  alignas(64) mutable std::atomic<int> sleepers_{0};
+  std::atomic<bool> leaving_{false};
+  mutable std::mutex mutex_;
+  mutable std::condition_variable wake_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace pymlp

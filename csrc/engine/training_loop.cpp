@@ -1,0 +1,205 @@
+#include "engine/training_loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/dispatch.h"
+
+namespace pymlp {
+
+namespace {
+
+// The gradient's squares are summed in blocks, so that the sum's order depends on no thread.
+constexpr int64_t block = 4096;
+
+void* aligned(std::vector<char>& memory) {
+  constexpr uintptr_t line = 64;
+  const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  return reinterpret_cast<void*>((address + line - 1) / line * line);
+}
+
+template <class A>
+MlpCrossEntropy<A> problem_of(const ModelSizes& sizes, const Trained<A>* parameters, int64_t N,
+                              const int32_t* tokens, const int32_t* targets) {
+  const auto [V, T, E, H] = sizes;
+  MlpCrossEntropy<A> p{};
+  p.hidden = {N,
+              T,
+              V,
+              E,
+              H,
+              {tokens, false},
+              parameters[0].parameter,
+              parameters[1].parameter,
+              parameters[2].parameter};
+  p.output.N = N;
+  p.output.H = H;
+  p.output.V = V;
+  p.output.weight = parameters[3].parameter;
+  p.output.bias = parameters[4].parameter;
+  p.output.target = {targets, false};
+  return p;
+}
+
+[[noreturn]] void throw_out_of_range(const TrainingData& data, const ModelSizes& sizes,
+                                     const int64_t* indices, int64_t batch_size) {
+  const auto outside = [](int64_t id, int64_t end) { return id < 0 || id >= end; };
+  const auto fail = [](const std::string& what, int64_t got, int64_t end) {
+    throw std::out_of_range("pymlp: " + what + " must be from 0 to " + std::to_string(end - 1) +
+                            ", got " + std::to_string(got));
+  };
+  for (int64_t b = 0; b < batch_size; ++b) {
+    const int64_t n = indices[b];
+    if (outside(n, data.N)) fail("the index of an example", n, data.N);
+    const std::string place = "of example " + std::to_string(n);
+    for (int64_t t = 0; t < sizes.T; ++t) {
+      const int64_t id = data.tokens[n * sizes.T + t];
+      if (outside(id, sizes.V)) fail("tokens " + place, id, sizes.V);
+    }
+    if (outside(data.targets[n], sizes.V)) fail("the target " + place, data.targets[n], sizes.V);
+  }
+  throw std::out_of_range("pymlp: the examples were changed during a step");
+}
+
+}  // namespace
+
+template <class A>
+TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer,
+                              const TrainingData& data, int64_t batch_size)
+    : sizes_(sizes),
+      optimizer_(optimizer),
+      data_(data),
+      batch_size_(batch_size),
+      parameter_sizes_(sizes.parameter_sizes()),
+      tokens_(static_cast<size_t>(batch_size * sizes.T)),
+      targets_(static_cast<size_t>(batch_size)) {
+  int64_t total = 0;
+  for (int64_t size : parameter_sizes_) total += size;
+  gradient_.resize(static_cast<size_t>(total));
+  A* at = gradient_.data();
+  for (int i = 0; i < n_parameters; ++i) {
+    gradients_[i] = at;
+    at += parameter_sizes_[i];
+  }
+  const Trained<A> none[n_parameters];
+  const MlpCrossEntropy<A> problem = problem_of<A>(sizes_, none, batch_size_, nullptr, nullptr);
+  const Kernels<A>& kernels = active_kernels().of<A>();
+  workspace_memory_.resize(kernels.mlp_cross_entropy_workspace(problem, true) + 64);
+}
+
+template <class A>
+void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
+                          const Parallel& parallel, int64_t& done) {
+  const Kernels<A>& kernels = active_kernels().of<A>();
+  const MlpCrossEntropy<A> problem =
+      problem_of<A>(sizes_, parameters, batch_size_, tokens_.data(), targets_.data());
+  A loss = 0, factor = 1;
+  const MlpCrossEntropyGradients<A> gradients{{gradients_[0], gradients_[1], gradients_[2]},
+                                              {nullptr, gradients_[3], gradients_[4]},
+                                              &factor};
+  bool in_range = true;
+  const bool wants_norm = steps.grad_norms || optimizer_.max_grad_norm > 0;
+  for (int64_t k = 0; k < steps.count; ++k) {
+    const int64_t* indices = steps.indices + k * batch_size_;
+    parallel.run({"batch", 1, 0}, [&](int64_t, int64_t) { in_range = gather(indices); });
+    if (!in_range) throw_out_of_range(data_, sizes_, indices, batch_size_);
+    if (k + 1 < steps.count) prefetch(indices + batch_size_);
+    kernels.mlp_cross_entropy(problem, &loss, &gradients, aligned(workspace_memory_), parallel);
+    double scale = factor;
+    if (wants_norm) {
+      const double norm = grad_norm(parameters, parallel) * scale;
+      if (steps.grad_norms) steps.grad_norms[k] = norm;
+      if (optimizer_.max_grad_norm > 0) {
+        scale *= std::min(1.0, optimizer_.max_grad_norm / (norm + 1e-6));
+      }
+    }
+    update(parameters, steps.rates[k], steps.done_before + k + 1, scale, parallel);
+    steps.losses[k] = loss;
+    ++done;
+  }
+}
+
+// The batch as the kernels want it; false if an id or an index is out of range.
+template <class A>
+bool TrainingLoop<A>::gather(const int64_t* indices) {
+  const auto [V, T, E, H] = sizes_;
+  const auto outside = [](int64_t id, int64_t end) {
+    return static_cast<uint64_t>(id) >= static_cast<uint64_t>(end);
+  };
+  bool bad = false;
+  int32_t* to = tokens_.data();
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    if (outside(indices[b], data_.N)) return false;
+    const int64_t* from = data_.tokens + indices[b] * T;
+    for (int64_t t = 0; t < T; ++t) {
+      bad |= outside(from[t], V);
+      *to++ = static_cast<int32_t>(from[t]);
+    }
+    const int64_t target = data_.targets[indices[b]];
+    bad |= outside(target, V);
+    targets_[static_cast<size_t>(b)] = static_cast<int32_t>(target);
+  }
+  return !bad;
+}
+
+// The rows of the next batch lie anywhere: they come into the cache during this step.
+template <class A>
+void TrainingLoop<A>::prefetch(const int64_t* indices) const {
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    __builtin_prefetch(data_.tokens + indices[b] * sizes_.T);
+    __builtin_prefetch(data_.targets + indices[b]);
+  }
+}
+
+template <class A>
+double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& parallel) {
+  const Kernels<A>& kernels = active_kernels().of<A>();
+  double sum = 0;
+  for (int i = 0; i < n_parameters; ++i) {
+    if (parameters[i].frozen) continue;
+    const int64_t size = parameter_sizes_[i], blocks = (size + block - 1) / block;
+    squares_.resize(std::max(squares_.size(), static_cast<size_t>(blocks)));
+    parallel.run({"norm", blocks, block}, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t count = std::min(block, size - b * block);
+        squares_[static_cast<size_t>(b)] = kernels.sum_of_squares(count, gradients_[i] + b * block);
+      }
+    });
+    for (int64_t b = 0; b < blocks; ++b) sum += squares_[static_cast<size_t>(b)];
+  }
+  return std::sqrt(sum);
+}
+
+// One phase for all parameters: abandoned before it, nothing is updated.
+template <class A>
+void TrainingLoop<A>::update(const Trained<A>* parameters, double rate, int64_t step, double factor,
+                             const Parallel& parallel) const {
+  const Kernels<A>& kernels = active_kernels().of<A>();
+  const Optimizer& o = optimizer_;
+  const SgdUpdate sgd{rate, o.momentum, o.weight_decay, factor};
+  const AdamWUpdate adamw{rate, o.beta1, o.beta2, o.eps, o.weight_decay, step, factor};
+  const auto total = static_cast<int64_t>(gradient_.size());
+  parallel.run({"update", total, o.adamw ? 8 : 1}, [&](int64_t begin, int64_t end) {
+    int64_t start = 0;
+    for (int i = 0; i < n_parameters; start += parameter_sizes_[i++]) {
+      const int64_t from = std::max(begin - start, int64_t(0));
+      const int64_t count = std::min(end - start, parameter_sizes_[i]) - from;
+      if (count <= 0 || parameters[i].frozen) continue;
+      const A* gradient = gradients_[i] + from;
+      A* parameter = parameters[i].parameter + from;
+      A* first = parameters[i].first ? parameters[i].first + from : nullptr;
+      if (o.adamw) {
+        kernels.adamw(adamw, count, gradient, parameter, first, parameters[i].second + from);
+      } else {
+        kernels.sgd(sgd, count, gradient, parameter, first);
+      }
+    }
+  });
+}
+
+template class TrainingLoop<float>;
+template class TrainingLoop<double>;
+
+}  // namespace pymlp

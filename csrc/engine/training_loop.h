@@ -1,0 +1,92 @@
+// The native training engine: whole steps (batch, forward, backward, update) without Python.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace pymlp {
+
+// The parameters in the order of the model's state_dict.
+constexpr int n_parameters = 5;
+
+struct ModelSizes {
+  int64_t V, T, E, H;
+
+  // Elements of embedding (V, E), hidden weight (H, T*E) and bias (H), output weight (V, H) and
+  // bias (V).
+  std::array<int64_t, n_parameters> parameter_sizes() const {
+    return {V * E, H * T * E, H, V * H, V};
+  }
+};
+
+// A parameter and the optimizer's state of it; each dense, of the size of the parameter.
+template <class A>
+struct Trained {
+  A* parameter = nullptr;
+  bool frozen = false;  // left as it is
+  A* first = nullptr;   // SGD: momentum buffer, or null; AdamW: exp_avg
+  A* second = nullptr;  // AdamW: exp_avg_sq
+};
+
+// torch.optim.SGD (with or without momentum) or torch.optim.AdamW.
+struct Optimizer {
+  bool adamw = false;
+  double momentum = 0, weight_decay = 0;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double max_grad_norm =
+      0;  // > 0: gradients are scaled down to it, as torch's clip_grad_norm_ does
+};
+
+// What examples are drawn from.
+struct TrainingData {
+  int64_t N = 0;                     // examples
+  const int64_t* tokens = nullptr;   // (N, T)
+  const int64_t* targets = nullptr;  // (N)
+};
+
+// A run of steps.
+struct Steps {
+  int64_t count = 0, batch_size = 0;
+  const int64_t* indices = nullptr;  // (count, batch_size), of examples
+  const double* rates = nullptr;     // (count), learning rates
+  int64_t done_before = 0;           // updates before the first of these, for AdamW
+  double* losses = nullptr;          // (count) out: mean loss of each batch before the update
+  double* grad_norms = nullptr;      // (count) out, before clipping; or null
+};
+
+// Scratch of training steps of one model and one batch size.
+template <class A>
+class TrainingLoop {
+ public:
+  TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer, const TrainingData& data,
+               int64_t batch_size);
+
+  // Carries out the steps on parameters[0..n_parameters). `done` counts those that are complete: if
+  // `parallel` throws, the state is that after them. So it is after the std::out_of_range for an
+  // index that is not in [0, N) or an id that is not in [0, V).
+  void run(const Trained<A>* parameters, const Steps& steps, const Parallel& parallel,
+           int64_t& done);
+
+ private:
+  bool gather(const int64_t* indices);
+  void prefetch(const int64_t* indices) const;
+  double grad_norm(const Trained<A>* parameters, const Parallel& parallel);
+  void update(const Trained<A>* parameters, double rate, int64_t step, double factor,
+              const Parallel& parallel) const;
+
+  ModelSizes sizes_;
+  Optimizer optimizer_;
+  TrainingData data_;
+  int64_t batch_size_;
+  std::array<int64_t, n_parameters> parameter_sizes_;
+  std::vector<int32_t> tokens_, targets_;  // (B, T), (B): the batch
+  std::vector<A> gradient_;                // of all parameters, one after the other
+  A* gradients_[n_parameters];
+  std::vector<char> workspace_memory_;
+  std::vector<double> squares_;  // sums of blocks of the gradient
+};
+
+}  // namespace pymlp
