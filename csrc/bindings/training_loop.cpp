@@ -115,12 +115,12 @@ class TrainingLoop {
                                          std::vector<Array<A>>& first,
                                          std::vector<Array<A>>& second) const {
     const auto sizes = sizes_.parameter_sizes();
-    const bool has_first = optimizer_.adamw || optimizer_.momentum != 0;
+    const bool has_first = optimizer_.rule.adamw || optimizer_.rule.momentum != 0;
     expect_size("parameters", static_cast<int64_t>(parameters.size()), pymlp::n_parameters);
     expect_size("trained", static_cast<int64_t>(trained.size()), pymlp::n_parameters);
     expect_size("first", static_cast<int64_t>(first.size()), has_first ? pymlp::n_parameters : 0);
     expect_size("second", static_cast<int64_t>(second.size()),
-                optimizer_.adamw ? pymlp::n_parameters : 0);
+                optimizer_.rule.adamw ? pymlp::n_parameters : 0);
     std::vector<pymlp::Trained<A>> pointers(pymlp::n_parameters);
     for (size_t i = 0; i < pointers.size(); ++i) {
       const auto data = [&](std::vector<Array<A>>& arrays, const char* what) -> A* {
@@ -154,8 +154,14 @@ void bind(py::module_& module, const char* name) {
                        std::pair<double, double> betas, double eps, double max_grad_norm,
                        Array<int64_t> tokens, Array<int64_t> targets, int64_t batch_size) {
              const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden};
-             const pymlp::Optimizer optimizer{adamw,        momentum, weight_decay, betas.first,
-                                              betas.second, eps,      max_grad_norm};
+             pymlp::Optimizer optimizer;
+             optimizer.rule.adamw = adamw;
+             optimizer.rule.momentum = momentum;
+             optimizer.rule.weight_decay = weight_decay;
+             optimizer.rule.beta1 = betas.first;
+             optimizer.rule.beta2 = betas.second;
+             optimizer.rule.eps = eps;
+             optimizer.max_grad_norm = max_grad_norm;
              return std::make_unique<Loop>(sizes, optimizer, std::move(tokens), std::move(targets),
                                            batch_size);
            }),

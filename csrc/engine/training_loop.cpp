@@ -1,6 +1,7 @@
 #include "engine/training_loop.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <stdexcept>
 #include <string>
@@ -99,11 +100,14 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
   const MlpCrossEntropyGradients<A> gradients{{gradients_[0], gradients_[1], gradients_[2]},
                                               {nullptr, gradients_[3], gradients_[4]},
                                               &factor};
-  bool in_range = true;
+  MlpUpdate<A> update = update_of(parameters);
   const bool wants_norm = steps.grad_norms || optimizer_.max_grad_norm > 0;
   for (int64_t k = 0; k < steps.count; ++k) {
     const int64_t* indices = steps.indices + k * batch_size_;
-    parallel.run({"batch", 1, 0}, [&](int64_t, int64_t) { in_range = gather(indices); });
+    std::atomic<bool> in_range{true};
+    parallel.run({"batch", batch_size_, 16 * (sizes_.T + 1)}, [&](int64_t begin, int64_t end) {
+      if (!gather(indices, begin, end)) in_range = false;
+    });
     if (!in_range) throw_out_of_range(data_, sizes_, indices, batch_size_);
     if (k + 1 < steps.count) prefetch(indices + batch_size_);
     kernels.mlp_cross_entropy(problem, &loss, &gradients, aligned(workspace_memory_), parallel);
@@ -115,22 +119,26 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
         scale *= std::min(1.0, optimizer_.max_grad_norm / (norm + 1e-6));
       }
     }
-    update(parameters, steps.rates[k], steps.done_before + k + 1, scale, parallel);
+    update.step.lr = steps.rates[k];
+    update.step.step = steps.done_before + k + 1;
+    update.step.factor = scale;
+    kernels.mlp_update(update, parallel);
     steps.losses[k] = loss;
     ++done;
   }
 }
 
-// The batch as the kernels want it; false if an id or an index is out of range.
+// Examples [begin, end) of the batch as the kernels want them; false if an id or an index is out of
+// range.
 template <class A>
-bool TrainingLoop<A>::gather(const int64_t* indices) {
+bool TrainingLoop<A>::gather(const int64_t* indices, int64_t begin, int64_t end) {
   const auto [V, T, E, H] = sizes_;
   const auto outside = [](int64_t id, int64_t end) {
     return static_cast<uint64_t>(id) >= static_cast<uint64_t>(end);
   };
   bool bad = false;
-  int32_t* to = tokens_.data();
-  for (int64_t b = 0; b < batch_size_; ++b) {
+  int32_t* to = tokens_.data() + begin * T;
+  for (int64_t b = begin; b < end; ++b) {
     if (outside(indices[b], data_.N)) return false;
     const int64_t* from = data_.tokens + indices[b] * T;
     for (int64_t t = 0; t < T; ++t) {
@@ -172,31 +180,23 @@ double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& 
   return std::sqrt(sum);
 }
 
-// One phase for all parameters: abandoned before it, nothing is updated.
 template <class A>
-void TrainingLoop<A>::update(const Trained<A>* parameters, double rate, int64_t step, double factor,
-                             const Parallel& parallel) const {
-  const Kernels<A>& kernels = active_kernels().of<A>();
-  const Optimizer& o = optimizer_;
-  const SgdUpdate sgd{rate, o.momentum, o.weight_decay, factor};
-  const AdamWUpdate adamw{rate, o.beta1, o.beta2, o.eps, o.weight_decay, step, factor};
-  const auto total = static_cast<int64_t>(gradient_.size());
-  parallel.run({"update", total, o.adamw ? 8 : 1}, [&](int64_t begin, int64_t end) {
-    int64_t start = 0;
-    for (int i = 0; i < n_parameters; start += parameter_sizes_[i++]) {
-      const int64_t from = std::max(begin - start, int64_t(0));
-      const int64_t count = std::min(end - start, parameter_sizes_[i]) - from;
-      if (count <= 0 || parameters[i].frozen) continue;
-      const A* gradient = gradients_[i] + from;
-      A* parameter = parameters[i].parameter + from;
-      A* first = parameters[i].first ? parameters[i].first + from : nullptr;
-      if (o.adamw) {
-        kernels.adamw(adamw, count, gradient, parameter, first, parameters[i].second + from);
-      } else {
-        kernels.sgd(sgd, count, gradient, parameter, first);
-      }
-    }
-  });
+MlpUpdate<A> TrainingLoop<A>::update_of(const Trained<A>* parameters) const {
+  MlpUpdate<A> update{};
+  update.N = batch_size_;
+  update.T = sizes_.T;
+  update.V = sizes_.V;
+  update.E = sizes_.E;
+  update.H = sizes_.H;
+  UpdatedParameter<A>* const updated[n_parameters] = {&update.embedding, &update.hidden_weight,
+                                                      &update.hidden_bias, &update.output_weight,
+                                                      &update.output_bias};
+  for (int i = 0; i < n_parameters; ++i) {
+    const Trained<A>& p = parameters[i];
+    *updated[i] = {gradients_[i], p.frozen ? nullptr : p.parameter, p.first, p.second};
+  }
+  update.step = optimizer_.rule;
+  return update;
 }
 
 template class TrainingLoop<float>;

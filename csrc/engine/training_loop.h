@@ -31,11 +31,8 @@ struct Trained {
   A* second = nullptr;  // AdamW: exp_avg_sq
 };
 
-// torch.optim.SGD (with or without momentum) or torch.optim.AdamW.
 struct Optimizer {
-  bool adamw = false;
-  double momentum = 0, weight_decay = 0;
-  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  OptimizerStep rule;  // lr, step and factor are set step by step
   double max_grad_norm =
       0;  // > 0: gradients are scaled down to it, as torch's clip_grad_norm_ does
 };
@@ -71,11 +68,10 @@ class TrainingLoop {
            int64_t& done);
 
  private:
-  bool gather(const int64_t* indices);
+  bool gather(const int64_t* indices, int64_t begin, int64_t end);
   void prefetch(const int64_t* indices) const;
   double grad_norm(const Trained<A>* parameters, const Parallel& parallel);
-  void update(const Trained<A>* parameters, double rate, int64_t step, double factor,
-              const Parallel& parallel) const;
+  MlpUpdate<A> update_of(const Trained<A>* parameters) const;
 
   ModelSizes sizes_;
   Optimizer optimizer_;

@@ -122,16 +122,30 @@ struct MlpCrossEntropyGradients {
   Accumulate<S>* factor = nullptr;
 };
 
-// One update of an optimizer; g stands for factor * gradient.
-struct SgdUpdate {  // torch.optim.SGD: buffer = momentum buffer + g + weight_decay p; p -= lr
-                    // buffer
-  double lr, momentum, weight_decay;
-  double factor;
+// One update of all parameters by the rule of torch.optim.SGD or torch.optim.AdamW.
+struct OptimizerStep {
+  bool adamw = false;
+  double lr = 0, momentum = 0, weight_decay = 0;
+  double beta1 = 0, beta2 = 0, eps = 0;  // AdamW
+  int64_t step = 1;                      // AdamW: the number of this update, from 1
+  double factor = 1;                     // what the gradients are multiplied with first
 };
-struct AdamWUpdate {  // torch.optim.AdamW (Loshchilov & Hutter, 2019)
-  double lr, beta1, beta2, eps, weight_decay;
-  int64_t step;  // from 1: of this update
-  double factor;
+
+// A parameter, updated in place with its optimizer's state.
+template <class A>
+struct UpdatedParameter {
+  const A* gradient = nullptr;
+  A* parameter = nullptr;  // null: frozen, stays as it is
+  A* first = nullptr;      // SGD: momentum buffer, or null for no momentum; AdamW: exp_avg
+  A* second = nullptr;     // AdamW: exp_avg_sq
+};
+
+// The parameters of MlpCrossEntropy, and its N, which decides what a thread has in its caches.
+template <class A>
+struct MlpUpdate {
+  int64_t N, T, V, E, H;
+  UpdatedParameter<A> embedding, hidden_weight, hidden_bias, output_weight, output_bias;
+  OptimizerStep step;
 };
 
 // The kernels of one storage type for one instruction set. `workspace` holds at least as many bytes
@@ -177,11 +191,10 @@ struct Kernels {
                             const MlpCrossEntropyGradients<S>* gradients, void* workspace,
                             const Parallel&);
 
-  // Updates n elements of a parameter and of the optimizer's state, in place. buffer: null without
-  // momentum.
-  void (*sgd)(const SgdUpdate&, int64_t n, const A* gradient, A* parameter, A* buffer);
-  void (*adamw)(const AdamWUpdate&, int64_t n, const A* gradient, A* parameter, A* exp_avg,
-                A* exp_avg_sq);
+  // Updates the parameters in place, in one phase.
+  void (*mlp_update)(const MlpUpdate<A>&, const Parallel&);
+
+  // In double precision and an order that depends on n alone.
   double (*sum_of_squares)(int64_t n, const A* x);
 };
 

@@ -9,7 +9,6 @@
 //
 #include "kernels/cpu/convert-inl.h"
 #include "kernels/cpu/gemm-inl.h"
-#include "kernels/cpu/optimizer-inl.h"
 #include "kernels/cpu/tasks-inl.h"
 #include "kernels/cpu/transpose-inl.h"
 //
@@ -21,5 +20,6 @@
 #include "kernels/cpu/linear_cross_entropy-inl.h"
 //
 #include "kernels/cpu/mlp_cross_entropy-inl.h"
+#include "kernels/cpu/mlp_update-inl.h"
 //
 #include "kernels/cpu/table-inl.h"

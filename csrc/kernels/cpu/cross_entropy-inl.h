@@ -21,7 +21,7 @@ struct CrossEntropyPass {
   // row_block of them.
   template <class Body>
   void for_rows(const Parallel& parallel, const Body& body) const {
-    for_chunks(N, chunk, [&](int64_t first, int64_t last) {
+    for_chunks(0, N, chunk, [&](int64_t first, int64_t last) {
       parallel.run({"rows", last - first, 2 * exp_cost * V}, [&](int64_t begin, int64_t end) {
         for (int64_t n = first + begin; n < first + end; n += row_block) {
           const int64_t count = smaller(row_block, first + end - n);

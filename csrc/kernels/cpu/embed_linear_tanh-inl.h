@@ -13,16 +13,19 @@ struct EmbedLinearTanhPass {
   using A = Accumulate<S>;
   const EmbedLinearTanh<S>& problem;
   int64_t N, T, V, E, H, K;
+  ColumnBlocks columns;
   TokenIndex index;
   A *embedding_scratch, *weight_scratch, *bias_scratch;
   const A *embedding = nullptr, *weight = nullptr, *bias = nullptr;
-  A* rows;  // (index.rows(), E), the distinct embedding rows
+  A* rows;                            // (index.rows(), E), the distinct embedding rows
+  BlockedArray<A> weight_transposed;  // (K, H)
+  BlockedArray<A> table;              // (index.rows(), H): P_t
   // Of the backward:
   SumBlocks blocks;
-  A* G = nullptr;                   // (index.rows(), H), sums of dpre over the examples of each row
-  A* block_sums = nullptr;          // (blocks.count, H)
-  A* products = nullptr;            // (index.rows(), E)
-  A* dweight_transposed = nullptr;  // (K, H)
+  BlockedArray<A> G;                   // (index.rows(), H), sums of dpre over each row's examples
+  BlockedArray<A> block_sums;          // (blocks.count, H)
+  BlockedArray<A> dweight_transposed;  // (K, H)
+  A* products = nullptr;               // (columns.count or 1, index.rows(), E), G weight_t
 
   EmbedLinearTanhPass(Workspace& workspace, const EmbedLinearTanh<S>& p)
       : problem(p),
@@ -32,19 +35,22 @@ struct EmbedLinearTanhPass {
         E(p.E),
         H(p.H),
         K(p.T * p.E),
+        columns(H, N),
         index(workspace, N, T, V) {
     embedding_scratch = workspace.take<A>(scratch_size<S>(V * E));
     weight_scratch = workspace.take<A>(scratch_size<S>(H * K));
     bias_scratch = workspace.take<A>(scratch_size<S>(H));
     rows = workspace.take<A>(max_rows() * E);
+    weight_transposed = {workspace, columns, K};
+    table = {workspace, columns, max_rows()};
   }
 
   void take_backward_scratch(Workspace& workspace) {
     blocks.take_scratch(workspace, N, T, V);
-    G = workspace.take<A>(max_rows() * H);
-    block_sums = workspace.take<A>(SumBlocks::max_count(N, T) * H);
-    products = workspace.take<A>(max_rows() * E);
-    dweight_transposed = workspace.take<A>(K * H);
+    G = {workspace, columns, max_rows()};
+    block_sums = {workspace, columns, SumBlocks::max_count(N, T)};
+    dweight_transposed = {workspace, columns, K};
+    products = workspace.take<A>((products_by_block() ? columns.count : 1) * max_rows() * E);
   }
 
   int64_t max_rows() const { return TokenIndex::max_rows(N, T, V); }
@@ -63,61 +69,125 @@ struct EmbedLinearTanhPass {
     });
   }
 
-  // Columns [h0, h1) of weight_transposed (K, H).
-  void transpose_columns(int64_t h0, int64_t h1, A* weight_transposed) const {
-    transpose(h1 - h0, K, weight + h0 * K, K, weight_transposed + h0, H);
+  // A column block of the table P_t = embedding weight_tᵀ.
+  void project(int64_t block) const {
+    const int64_t width = columns.width(block), stride = columns.stride;
+    A* transposed = weight_transposed[block];
+    transpose(width, K, weight + columns.begin(block) * K, K, transposed, stride);
+    for (int64_t t = 0; t < T; ++t) {
+      const int64_t r = index.first[t], count = index.first[t + 1] - r;
+      gemm<A>(count, width, E, {rows + r * E, E, 1}, transposed + t * E * stride, stride,
+              table[block] + r * stride, stride, false);
+    }
   }
 
-  // table (index.rows(), H): P_t = embedding weight_tᵀ.
-  void project(const A* weight_transposed, A* table, const Parallel& parallel) const {
-    parallel.run({"project", index.rows(), E * H}, [&](int64_t begin, int64_t end) {
-      index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
-        gemm<A>(e - b, H, E, {rows + b * E, E, 1}, weight_transposed + t * E * H, H, table + b * H,
-                H, false);
-      });
-    });
-  }
+  // The cost of a column in that.
+  int64_t project_cost() const { return K + index.rows() * E; }
 
-  // out (end - begin, H): the hidden layer of examples [begin, end).
-  void hidden_rows(const A* table, int64_t begin, int64_t end, A* out) const {
-    for (int64_t n = begin; n < end; ++n, out += H) {
+  // A column block of the hidden layer of examples [begin, end), into rows out, out + ld, ...
+  void hidden_columns(int64_t block, int64_t begin, int64_t end, A* out, int64_t ld) const {
+    const int64_t width = columns.width(block), stride = columns.stride;
+    const A* const sums = table[block];
+    const A* const offset = bias ? bias + columns.begin(block) : nullptr;
+    for (int64_t n = begin; n < end; ++n, out += ld) {
       const int32_t* slot = index.slot + n * T;
-      for_vectors<A>(0, H, [&](int64_t h, auto lanes) {
-        Vec<A> sum = bias ? load(bias + h, lanes) : constant(A(0));
-        for (int64_t t = 0; t < T; ++t) sum = sum + load(table + slot[t] * H + h, lanes);
+      for_vectors<A>(0, width, [&](int64_t h, auto lanes) {
+        Vec<A> sum = offset ? load(offset + h, lanes) : constant(A(0));
+        for (int64_t t = 0; t < T; ++t) sum = sum + load(sums + slot[t] * stride + h, lanes);
         store(out + h, tanh(sum), lanes);
       });
     }
   }
 
-  // Columns [h0, h1) of G: adds dpre = dhidden (1 - hidden²) of examples [begin, end) to the rows
-  // of their tokens. hidden, dhidden: (end - begin, H). Called for all examples in order.
-  void scatter_columns(const A* hidden, const A* dhidden, int64_t begin, int64_t end, int64_t h0,
-                       int64_t h1) const {
-    if (begin == 0) {
-      for (int64_t r = 0; r < index.rows(); ++r) fill(G + r * H + h0, h1 - h0, A(0));
-    }
+  // A column block of G: adds dpre = dhidden (1 - hidden²) of examples [begin, end) to the rows of
+  // their tokens. hidden, dhidden: from the block's first column, rows `ld` apart. Called for all
+  // examples in order.
+  void scatter_columns(int64_t block, const A* hidden, const A* dhidden, int64_t ld, int64_t begin,
+                       int64_t end) const {
+    if (begin == 0) fill(G[block], index.rows() * columns.stride, A(0));
     int64_t k = blocks.first_after(begin);
     for (int64_t n = begin; n < end;) {
       const int64_t stop = k < blocks.count ? smaller(end, blocks.end[k]) : end;
-      const int64_t offset = (n - begin) * H;
-      add_terms(hidden + offset, dhidden + offset, n, stop, h0, h1);
-      for (; k < blocks.count && blocks.end[k] == stop; ++k) set_aside(k, h0, h1);
+      const int64_t offset = (n - begin) * ld;
+      add_terms(block, hidden + offset, dhidden + offset, ld, n, stop);
+      for (; k < blocks.count && blocks.end[k] == stop; ++k) set_aside(k, block);
       n = stop;
     }
   }
 
+  // What a column block gives to the gradients, after the last scatter there: its columns of
+  // dweight and dbias, and of the products if they are kept by block.
+  void finish_columns(int64_t block, A* dweight, A* dbias) const {
+    const int64_t h0 = columns.begin(block), width = columns.width(block), stride = columns.stride;
+    const A* const sums = G[block];
+    add_blocks(block);
+    const A one = 1;
+    // Each example counts once at position 0, whatever its token there.
+    if (dbias) gemm<A>(1, width, index.first[1], {&one, 0, 0}, sums, stride, dbias + h0, H, false);
+    // Transposed first: H fills vectors where E may not.
+    A* transposed = dweight_transposed[block];
+    for (int64_t t = 0; t < T; ++t) {
+      const int64_t r = index.first[t], count = index.first[t + 1] - r;
+      gemm<A>(E, width, count, {rows + r * E, 1, E}, sums + r * stride, stride,
+              transposed + t * E * stride, stride, false);
+    }
+    transpose(K, width, transposed, stride, dweight + h0 * K, K);
+    if (products_by_block()) {
+      multiply(block, 0, index.rows(), products + block * index.rows() * E, false);
+    }
+  }
+
+  // The cost of a column in that.
+  int64_t finish_cost() const {
+    return index.rows() * (products_by_block() ? 2 * E + 1 : E + 1) + K;
+  }
+
+  // After all columns are finished.
+  void finish_embedding(A* dembedding, const Parallel& parallel) const {
+    const int64_t R = index.rows();
+    if (!products_by_block()) {
+      parallel.run({"dembedding", R, E * H}, [&](int64_t begin, int64_t end) {
+        for (int64_t b = 0; b < columns.count; ++b) multiply(b, begin, end, products, b > 0);
+      });
+    }
+    alone(parallel, "dembedding", [&] {
+      fill(dembedding, V * E, A(0));
+      for (int64_t block = 0; block < (products_by_block() ? columns.count : 1); ++block) {
+        const A* product = products + block * R * E;
+        for (int64_t r = 0; r < R; ++r, product += E) {
+          A* sum = dembedding + index.token[r] * E;
+          for (int64_t e = 0; e < E; ++e) sum[e] += product[e];
+        }
+      }
+    });
+  }
+
+ private:
+  // Where they are smaller than G, the products over the columns of each block are kept by
+  // themselves, else G is multiplied by rows.
+  bool products_by_block() const { return columns.count * E <= H; }
+
+  // Rows [begin, end) of out (index.rows(), E) = G weight_t over a column block, or += if add.
+  void multiply(int64_t block, int64_t begin, int64_t end, A* out, bool add) const {
+    const int64_t h0 = columns.begin(block), stride = columns.stride;
+    index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
+      gemm<A>(e - b, E, columns.width(block), {G[block] + b * stride, stride, 1},
+              weight + h0 * K + t * E, K, out + b * E, E, add);
+    });
+  }
+
   // Not inlined: the loop needs the registers for itself.
-  __attribute__((noinline)) void add_terms(const A* hidden, const A* dhidden, int64_t begin,
-                                           int64_t end, int64_t h0, int64_t h1) const {
-    A* const sums = G;
-    for (int64_t n = begin; n < end; ++n, hidden += H, dhidden += H) {
+  __attribute__((noinline)) void add_terms(int64_t block, const A* hidden, const A* dhidden,
+                                           int64_t ld, int64_t begin, int64_t end) const {
+    A* const sums = G[block];
+    const int64_t width = columns.width(block), stride = columns.stride;
+    for (int64_t n = begin; n < end; ++n, hidden += ld, dhidden += ld) {
       const int32_t* slot = index.slot + n * T;
-      for_vectors<A>(h0, h1, [&](int64_t h, auto lanes) {
+      for_vectors<A>(0, width, [&](int64_t h, auto lanes) {
         const Vec<A> y = load(hidden + h, lanes);
         const Vec<A> dpre = load(dhidden + h, lanes) * (constant(A(1)) - y * y);
         for (int64_t t = 0; t < T; ++t) {
-          A* sum = sums + slot[t] * H + h;
+          A* sum = sums + slot[t] * stride + h;
           store(sum, load(sum, lanes) + dpre, lanes);
         }
       });
@@ -125,52 +195,23 @@ struct EmbedLinearTanhPass {
   }
 
   // The k-th block of terms is complete: its row of G starts again from zero.
-  void set_aside(int64_t k, int64_t h0, int64_t h1) const {
-    A* sum = G + blocks.row[k] * H;
-    for (int64_t h = h0; h < h1; ++h) block_sums[k * H + h] = sum[h];
-    fill(sum + h0, h1 - h0, A(0));
+  void set_aside(int64_t k, int64_t block) const {
+    const int64_t stride = columns.stride;
+    A* sum = G[block] + blocks.row[k] * stride;
+    for (int64_t h = 0; h < columns.width(block); ++h) {
+      block_sums[block][k * stride + h] = sum[h];
+      sum[h] = 0;
+    }
   }
 
-  void add_blocks(int64_t h0, int64_t h1) const {
+  void add_blocks(int64_t block) const {
+    const int64_t stride = columns.stride;
     for (int64_t k = 0; k < blocks.count; ++k) {
-      A* sum = G + blocks.row[k] * H;
-      for (int64_t h = h0; h < h1; ++h) sum[h] += block_sums[k * H + h];
-    }
-  }
-
-  // Columns [h0, h1) of the gradients but dembedding, after the last scatter there.
-  void finish_columns(int64_t h0, int64_t h1, A* dweight, A* dbias) const {
-    add_blocks(h0, h1);
-    const A one = 1;
-    // Each example counts once at position 0, whatever its token there.
-    if (dbias) gemm<A>(1, h1 - h0, index.first[1], {&one, 0, 0}, G + h0, H, dbias + h0, H, false);
-    // Transposed first: H fills vectors where E may not.
-    for (int64_t t = 0; t < T; ++t) {
-      const int64_t r = index.first[t], count = index.first[t + 1] - r;
-      gemm<A>(E, h1 - h0, count, {rows + r * E, 1, E}, G + r * H + h0, H,
-              dweight_transposed + t * E * H + h0, H, false);
-    }
-    transpose(K, h1 - h0, dweight_transposed + h0, H, dweight + h0 * K, K);
-  }
-
-  // The cost of a column in that.
-  int64_t finish_cost() const { return index.rows() * (E + 1) + K; }
-
-  // After all columns of G are there.
-  void finish_embedding(A* dembedding, const Parallel& parallel) const {
-    const int64_t R = index.rows();
-    parallel.run({"dembedding", R, E * H}, [&](int64_t begin, int64_t end) {
-      index.for_positions(begin, end, [&](int64_t t, int64_t b, int64_t e) {
-        gemm<A>(e - b, E, H, {G + b * H, H, 1}, weight + t * E, K, products + b * E, E, false);
-      });
-    });
-    alone(parallel, "add", [&] {
-      fill(dembedding, V * E, A(0));
-      for (int64_t r = 0; r < R; ++r) {
-        A* sum = dembedding + index.token[r] * E;
-        for (int64_t e = 0; e < E; ++e) sum[e] += products[r * E + e];
+      A* sum = G[block] + blocks.row[k] * stride;
+      for (int64_t h = 0; h < columns.width(block); ++h) {
+        sum[h] += block_sums[block][k * stride + h];
       }
-    });
+    }
   }
 };
 
@@ -179,29 +220,29 @@ struct EmbedLinearTanhForward {
   using A = Accumulate<S>;
   EmbedLinearTanhPass<S> pass;
   int64_t chunk;  // rows of a 16-bit hidden layer that are computed before they are rounded
-  A *weight_transposed, *table, *hidden_scratch;
+  A* hidden_scratch;
 
   EmbedLinearTanhForward(Workspace& workspace, const EmbedLinearTanh<S>& p)
       : pass(workspace, p), chunk(is_wide<S> ? p.N : rows_per_chunk(p.N, p.H)) {
-    weight_transposed = workspace.take<A>(pass.K * pass.H);
-    table = workspace.take<A>(pass.max_rows() * pass.H);
     hidden_scratch = workspace.take<A>(scratch_size<S>(chunk * pass.H));
   }
 
   void run(S* hidden, const Parallel& parallel) {
     const int64_t H = pass.H;
     pass.prepare(false, parallel);
-    for_columns(parallel, "transpose", H, pass.K,
-                [&](int64_t h0, int64_t h1) { pass.transpose_columns(h0, h1, weight_transposed); });
-    pass.project(weight_transposed, table, parallel);
-    for_chunks(pass.N, chunk, [&](int64_t first, int64_t last) {
-      parallel.run({"rows", last - first, H * (pass.T + exp_cost)},
-                   [&](int64_t begin, int64_t end) {
-                     S* rows = hidden + (first + begin) * H;
-                     A* out = writable(rows, hidden_scratch + scratch_size<S>(begin * H));
-                     pass.hidden_rows(table, first + begin, first + end, out);
-                     narrow(out, (end - begin) * H, rows);
-                   });
+    const ColumnBlocks& columns = pass.columns;
+    columns.run(parallel, "project", pass.project_cost(),
+                [&](int64_t block) { pass.project(block); });
+    for_chunks(0, pass.N, chunk, [&](int64_t first, int64_t last) {
+      parallel.run(
+          {"rows", last - first, H * (pass.T + exp_cost)}, [&](int64_t begin, int64_t end) {
+            S* rows = hidden + (first + begin) * H;
+            A* out = writable(rows, hidden_scratch + scratch_size<S>(begin * H));
+            for (int64_t b = 0; b < columns.count; ++b) {
+              pass.hidden_columns(b, first + begin, first + end, out + columns.begin(b), H);
+            }
+            narrow(out, (end - begin) * H, rows);
+          });
     });
   }
 };
@@ -233,13 +274,15 @@ struct EmbedLinearTanhBackward {
     A* dweight = writable(gradients.weight, dweight_scratch);
     A* dbias = gradients.bias ? writable(gradients.bias, dbias_scratch) : nullptr;
     const int64_t cost = N * (pass.T + 1) + pass.finish_cost();
-    for_columns(parallel, "columns", H, cost, [&](int64_t h0, int64_t h1) {
-      for_chunks(N, chunk, [&](int64_t first, int64_t last) {
+    const ColumnBlocks& columns = pass.columns;
+    columns.run(parallel, "columns", cost, [&](int64_t block) {
+      const int64_t h0 = columns.begin(block), h1 = columns.begin(block + 1);
+      for_chunks(0, N, chunk, [&](int64_t first, int64_t last) {
         const A* y = widened_columns(hidden, first, last, h0, h1, hidden_scratch);
         const A* dy = widened_columns(dhidden, first, last, h0, h1, dhidden_scratch);
-        pass.scatter_columns(y, dy, first, last, h0, h1);
+        pass.scatter_columns(block, y + h0, dy + h0, H, first, last);
       });
-      pass.finish_columns(h0, h1, dweight, dbias);
+      pass.finish_columns(block, dweight, dbias);
     });
     pass.finish_embedding(dembedding, parallel);
     narrow(dembedding, V * E, gradients.embedding);

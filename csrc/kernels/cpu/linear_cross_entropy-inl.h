@@ -17,8 +17,9 @@ struct LinearCrossEntropyPass {
   A* logits;             // (chunk, V), then dlogits
   A* losses;             // (N), unless the caller wants them
 
-  LinearCrossEntropyPass(Workspace& workspace, const LinearCrossEntropy<S>& p)
-      : problem(p), N(p.N), H(p.H), V(p.V), chunk(larger(1, rows_per_chunk(N, V + 2 * H))) {
+  // width: elements a row of a chunk needs in the caches.
+  LinearCrossEntropyPass(Workspace& workspace, const LinearCrossEntropy<S>& p, int64_t width)
+      : problem(p), N(p.N), H(p.H), V(p.V), chunk(larger(1, rows_per_chunk(N, width))) {
     weight_scratch = workspace.take<A>(scratch_size<S>(V * H));
     bias_scratch = workspace.take<A>(scratch_size<S>(V));
     class_weight_scratch = workspace.take<A>(scratch_size<S>(V));
@@ -68,16 +69,20 @@ struct LinearCrossEntropyPass {
   // Whether gradients are wanted dinput does not say: with H = 0 it may be null.
   void rows(const Rule& rule, int64_t first, int64_t begin, int64_t end, bool gradients,
             const A* input, A* dinput) const {
-    for (int64_t b = begin; b < end; b += row_block) {
-      const int64_t count = smaller(row_block, end - b);
+    for_chunks(begin, end, row_block, [&](int64_t b, int64_t e) {
       A* x = logits + b * V;
-      for (int64_t n = 0; bias && n < count; ++n) {
-        for (int64_t v = 0; v < V; ++v) x[n * V + v] = bias[v];
-      }
-      gemm<A>(count, V, H, {input + b * H, H, 1}, weight_transposed, V, x, V, bias != nullptr);
-      losses_of_rows(rule, first + b, count, x, gradients);
-      if (gradients) gemm<A>(count, H, V, {x, V, 1}, weight, H, dinput + b * H, H, false);
+      logits_of_rows(e - b, input + b * H, H, x);
+      losses_of_rows(rule, first + b, e - b, x, gradients);
+      if (gradients) gemm<A>(e - b, H, V, {x, V, 1}, weight, H, dinput + b * H, H, false);
+    });
+  }
+
+  // x (count, V) = input weightᵀ + bias; input: rows `ld` apart.
+  void logits_of_rows(int64_t count, const A* input, int64_t ld, A* x) const {
+    for (int64_t n = 0; bias && n < count; ++n) {
+      for (int64_t v = 0; v < V; ++v) x[n * V + v] = bias[v];
     }
+    gemm<A>(count, V, H, {input, ld, 1}, weight_transposed, V, x, V, bias != nullptr);
   }
 
   // The losses of examples n, n+1, ... and their dlogits in the place of their logits x (count, V).
@@ -104,11 +109,11 @@ struct LinearCrossEntropyPass {
     if (capped) rule.softmax.cap_gradient(caps, x);
   }
 
-  // Adds (first chunk: sets) columns [h0, h1) of dweight for a chunk of `count` rows, and all of
-  // dbias with the first columns.
-  void columns(int64_t h0, int64_t h1, int64_t count, bool add, const A* input, A* dweight,
-               A* dbias) const {
-    gemm<A>(V, h1 - h0, count, {logits, 1, V}, input + h0, H, dweight + h0, H, add);
+  // Adds (first chunk: sets) columns [h0, h1) of dweight for a chunk of `count` rows of input,
+  // given from column h0 on with rows `ld` apart, and all of dbias with the first columns.
+  void columns(int64_t h0, int64_t h1, int64_t count, bool add, const A* input, int64_t ld,
+               A* dweight, A* dbias) const {
+    gemm<A>(V, h1 - h0, count, {logits, 1, V}, input, ld, dweight + h0, H, add);
     const A one = 1;
     if (dbias && h0 == 0) gemm<A>(1, V, count, {&one, 0, 0}, logits, V, dbias, V, add);
   }
@@ -122,7 +127,7 @@ struct LinearCrossEntropyKernel {
   A *input_scratch, *dinput_scratch, *dweight_scratch, *dbias_scratch;
 
   LinearCrossEntropyKernel(Workspace& workspace, const LinearCrossEntropy<S>& p, bool gradients)
-      : pass(workspace, p) {
+      : pass(workspace, p, p.V + 2 * p.H) {
     input_scratch = workspace.take<A>(scratch_size<S>(pass.chunk * p.H));
     dinput_scratch = workspace.take<A>(gradients ? scratch_size<S>(pass.chunk * p.H) : 0);
     dweight_scratch = workspace.take<A>(gradients ? scratch_size<S>(p.V * p.H) : 0);
@@ -132,8 +137,10 @@ struct LinearCrossEntropyKernel {
   void run(A* loss, const Gradients* gradients, const Parallel& parallel) {
     const LinearCrossEntropy<S>& p = pass.problem;
     const auto rule = pass.prepare(loss);
-    for_columns(parallel, "transpose", p.H, p.V,
-                [&](int64_t h0, int64_t h1) { pass.transpose_columns(h0, h1); });
+    const ColumnBlocks columns(p.H, p.N);
+    columns.run(parallel, "transpose", p.V, [&](int64_t block) {
+      pass.transpose_columns(columns.begin(block), columns.begin(block + 1));
+    });
     const Gradients none{};
     const Gradients& d = gradients ? *gradients : none;
     A* dweight = gradients ? writable(d.weight, dweight_scratch) : nullptr;
@@ -142,7 +149,7 @@ struct LinearCrossEntropyKernel {
       fill(dweight, p.V * p.H, A(0));
       if (dbias) fill(dbias, p.V, A(0));
     }
-    for_chunks(p.N, pass.chunk, [&](int64_t first, int64_t last) {
+    for_chunks(0, p.N, pass.chunk, [&](int64_t first, int64_t last) {
       const S* input = p.input + first * p.H;
       A* dinput = gradients ? writable(d.input + first * p.H, dinput_scratch) : nullptr;
       const A* x = is_wide<S> ? widened(input, 0, input_scratch) : input_scratch;
@@ -156,8 +163,9 @@ struct LinearCrossEntropyKernel {
                      narrow(dinput + offset, size, d.input + first * p.H + offset);
                    });
       if (gradients == nullptr) return;
-      for_columns(parallel, "columns", p.H, (last - first) * p.V, [&](int64_t h0, int64_t h1) {
-        pass.columns(h0, h1, last - first, first > 0, x, dweight, dbias);
+      columns.run(parallel, "columns", (last - first) * p.V, [&](int64_t block) {
+        const int64_t h0 = columns.begin(block), h1 = columns.begin(block + 1);
+        pass.columns(h0, h1, last - first, first > 0, x + h0, p.H, dweight, dbias);
       });
     });
     reduce_losses(p.options.reduction, rule.losses, p.N, rule.normalizer, loss);

@@ -1,32 +1,44 @@
 // The whole model, its loss and the gradients of all parameters: embed_linear_tanh and
 // linear_cross_entropy joined chunk by chunk, so that the hidden layer and its gradient never leave
 // the caches.
+//
+// Threads divide the columns of the hidden layer (ColumnBlocks). A thread computes its columns of
+// the hidden layer, what they add to the logits, and later their gradients: of what the layers
+// hold, nothing moves between cores. What moves is the logits, one set of partial sums a block, and
+// dlogits. That pays where a row of logits is shorter than one of the hidden layer; with a larger
+// vocabulary a thread computes the logits of whole rows.
 
 template <class S>
 struct MlpCrossEntropyKernel {
   using A = Accumulate<S>;
   using Gradients = MlpCrossEntropyGradients<S>;
   EmbedLinearTanhPass<S> first_layer;
+  ColumnBlocks blocks;
+  bool split_logits;
   LinearCrossEntropyPass<S> last_layer;
-  int64_t N, H;
-  A *weight_transposed, *table;
-  A *hidden, *dhidden;  // (chunk, H)
+  int64_t N, H, V, chunk;
+  BlockedArray<A> hidden;   // (chunk, H)
+  BlockedArray<A> dhidden;  // (row_block, H): a few rows at a time
+  A* partial_logits;        // (blocks.count, chunk, V), if split_logits
   A *dembedding, *dweight, *dbias, *doutput_weight, *doutput_bias;
 
   MlpCrossEntropyKernel(Workspace& workspace, const MlpCrossEntropy<S>& p, bool gradients)
       : first_layer(workspace, p.hidden),
-        last_layer(workspace, p.output),
+        blocks(first_layer.columns),
+        split_logits(p.output.V <= p.hidden.H),
+        last_layer(workspace, p.output,
+                   p.hidden.H + (split_logits ? blocks.count + 1 : 1) * p.output.V),
         N(p.hidden.N),
-        H(p.hidden.H) {
-    const int64_t E = first_layer.E, K = first_layer.K, V = last_layer.V;
-    weight_transposed = workspace.take<A>(K * H);
-    table = workspace.take<A>(first_layer.max_rows() * H);
-    hidden = workspace.take<A>(last_layer.chunk * H);
+        H(p.hidden.H),
+        V(p.output.V),
+        chunk(last_layer.chunk) {
+    hidden = {workspace, blocks, chunk};
+    partial_logits = workspace.take<A>(split_logits ? blocks.count * chunk * V : 0);
     if (!gradients) return;
-    dhidden = workspace.take<A>(last_layer.chunk * H);
+    dhidden = {workspace, blocks, smaller(chunk, row_block)};
     first_layer.take_backward_scratch(workspace);
-    dembedding = workspace.take<A>(scratch_size<S>(first_layer.V * E));
-    dweight = workspace.take<A>(scratch_size<S>(H * K));
+    dembedding = workspace.take<A>(scratch_size<S>(first_layer.V * first_layer.E));
+    dweight = workspace.take<A>(scratch_size<S>(H * first_layer.K));
     dbias = workspace.take<A>(scratch_size<S>(H));
     doutput_weight = workspace.take<A>(scratch_size<S>(V * H));
     doutput_bias = workspace.take<A>(scratch_size<S>(V));
@@ -36,15 +48,10 @@ struct MlpCrossEntropyKernel {
     first_layer.prepare(gradients != nullptr, parallel);
     const auto rule = last_layer.prepare(loss);
     if (gradients) place(*gradients);
-    for_columns(parallel, "transpose", H, first_layer.K + last_layer.V,
-                [&](int64_t h0, int64_t h1) {
-                  first_layer.transpose_columns(h0, h1, weight_transposed);
-                  last_layer.transpose_columns(h0, h1);
-                });
-    first_layer.project(weight_transposed, table, parallel);
-    for_chunks(N, last_layer.chunk, [&](int64_t first, int64_t last) {
-      chunk_rows(rule, first, last, gradients != nullptr, parallel);
-      if (gradients) chunk_columns(first, last, parallel);
+    for_chunks(0, N, chunk, [&](int64_t first, int64_t last) {
+      forward_columns(first, last, parallel);
+      losses_of_rows(rule, first, last, gradients != nullptr, parallel);
+      if (gradients) backward_columns(first, last, parallel);
     });
     const LinearCrossEntropy<S>& output = last_layer.problem;
     reduce_losses(output.options.reduction, rule.losses, N, rule.normalizer, loss);
@@ -62,38 +69,85 @@ struct MlpCrossEntropyKernel {
     if (N == 0) clear();
   }
 
-  // What chunk_columns sets, if there is a chunk.
+  // What backward_columns sets, if there is a chunk.
   void clear() const {
     fill(dweight, H * first_layer.K, A(0));
     if (dbias) fill(dbias, H, A(0));
-    fill(doutput_weight, last_layer.V * H, A(0));
-    if (doutput_bias) fill(doutput_bias, last_layer.V, A(0));
+    fill(doutput_weight, V * H, A(0));
+    if (doutput_bias) fill(doutput_bias, V, A(0));
   }
 
-  template <class Rule>
-  void chunk_rows(const Rule& rule, int64_t first, int64_t last, bool gradients,
-                  const Parallel& parallel) const {
-    const int64_t cost = last_layer.row_cost(gradients) + H * (first_layer.T + exp_cost);
-    parallel.run({"rows", last - first, cost}, [&](int64_t begin, int64_t end) {
-      first_layer.hidden_rows(table, first + begin, first + end, hidden + begin * H);
-      last_layer.rows(rule, first, begin, end, gradients, hidden, dhidden);
+  // The hidden layer, after the tables at the first chunk; and what it adds to the logits.
+  void forward_columns(int64_t first, int64_t last, const Parallel& parallel) const {
+    const int64_t count = last - first;
+    const int64_t cost = (first == 0 ? first_layer.project_cost() + V : 0) +
+                         count * (first_layer.T + exp_cost + (split_logits ? V : 0));
+    blocks.run(parallel, "forward", cost, [&](int64_t block) {
+      const int64_t h0 = blocks.begin(block);
+      if (first == 0) {
+        first_layer.project(block);
+        last_layer.transpose_columns(h0, blocks.begin(block + 1));
+      }
+      first_layer.hidden_columns(block, first, last, hidden[block], blocks.stride);
+      if (split_logits) add_logits(block, 0, count, partial_logits + block * chunk * V, false);
     });
   }
 
-  // The columns of all gradients but dembedding; complete after the last chunk.
-  void chunk_columns(int64_t first, int64_t last, const Parallel& parallel) const {
+  // out (end - begin, V): what a column block adds to the logits of rows [begin, end) of the chunk.
+  void add_logits(int64_t block, int64_t begin, int64_t end, A* out, bool add) const {
+    gemm<A>(end - begin, V, blocks.width(block),
+            {hidden[block] + begin * blocks.stride, blocks.stride, 1},
+            last_layer.weight_transposed + blocks.begin(block) * V, V, out, V, add);
+  }
+
+  template <class Rule>
+  void losses_of_rows(const Rule& rule, int64_t first, int64_t last, bool gradients,
+                      const Parallel& parallel) const {
+    const int64_t cost = V * (2 * exp_cost + (split_logits ? blocks.count : H));
+    parallel.run({"softmax", last - first, cost}, [&](int64_t begin, int64_t end) {
+      for_chunks(begin, end, row_block, [&](int64_t b, int64_t e) {
+        A* x = last_layer.logits + b * V;
+        logits_of_rows(b, e, x);
+        last_layer.losses_of_rows(rule, first + b, e - b, x, gradients);
+      });
+    });
+  }
+
+  // x: the logits of rows [begin, end) of the chunk.
+  void logits_of_rows(int64_t begin, int64_t end, A* x) const {
+    const A* const bias = last_layer.bias;
+    for (int64_t n = begin; n < end; ++n) {
+      for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
+        Vec<A> sum = bias ? load(bias + v, lanes) : constant(A(0));
+        for (int64_t b = 0; split_logits && b < blocks.count; ++b) {
+          sum = sum + load(partial_logits + (b * chunk + n) * V + v, lanes);
+        }
+        store(x + (n - begin) * V + v, sum, lanes);
+      });
+    }
+    for (int64_t b = 0; !split_logits && b < blocks.count; ++b) add_logits(b, begin, end, x, true);
+  }
+
+  // The columns of all gradients; complete after the last chunk.
+  void backward_columns(int64_t first, int64_t last, const Parallel& parallel) const {
     const bool complete = last == N;
-    const int64_t cost = (last - first) * (last_layer.V + first_layer.T + 1) +
-                         (complete ? first_layer.finish_cost() : 0);
-    for_columns(parallel, "columns", H, cost, [&](int64_t h0, int64_t h1) {
-      last_layer.columns(h0, h1, last - first, first > 0, hidden, doutput_weight, doutput_bias);
-      first_layer.scatter_columns(hidden, dhidden, first, last, h0, h1);
-      if (complete) first_layer.finish_columns(h0, h1, dweight, dbias);
+    const int64_t cost =
+        (last - first) * (2 * V + first_layer.T + 1) + (complete ? first_layer.finish_cost() : 0);
+    blocks.run(parallel, "backward", cost, [&](int64_t block) {
+      const int64_t h0 = blocks.begin(block), h1 = blocks.begin(block + 1), stride = blocks.stride;
+      last_layer.columns(h0, h1, last - first, first > 0, hidden[block], stride, doutput_weight,
+                         doutput_bias);
+      for_chunks(0, last - first, row_block, [&](int64_t b, int64_t e) {
+        gemm<A>(e - b, h1 - h0, V, {last_layer.logits + b * V, V, 1}, last_layer.weight + h0, H,
+                dhidden[block], stride, false);
+        first_layer.scatter_columns(block, hidden[block] + b * stride, dhidden[block], stride,
+                                    first + b, first + e);
+      });
+      if (complete) first_layer.finish_columns(block, dweight, dbias);
     });
   }
 
   void finish_gradients(const Gradients& d, A factor, const Parallel& parallel) const {
-    const int64_t V = last_layer.V;
     first_layer.finish_embedding(dembedding, parallel);
     if (d.factor) {
       *d.factor = factor;

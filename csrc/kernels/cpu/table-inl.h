@@ -60,8 +60,9 @@ constexpr Kernels<S> make_kernels() {
     make<MlpCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
         .run(loss, gradients, parallel);
   };
-  k.sgd = sgd<A>;
-  k.adamw = adamw<A>;
+  k.mlp_update = [](const MlpUpdate<A>& p, const Parallel& parallel) {
+    MlpUpdatePass<A>(p).run(parallel);
+  };
   k.sum_of_squares = sum_of_squares<A>;
   return k;
 }

@@ -4,15 +4,48 @@
 // exp and tanh cost about as much as this many multiply-adds.
 constexpr int64_t exp_cost = 12;
 
-// body(h0, h1) over [0, H) in units of a cache line of floats, at least once; `cost` is that of one
-// column.
-template <class Body>
-inline void for_columns(const Parallel& parallel, const char* phase, int64_t H, int64_t cost,
-                        const Body& body) {
-  constexpr int64_t unit = 16;
-  parallel.run({phase, larger(1, divide_up(H, unit)), cost * unit},
-               [&](int64_t begin, int64_t end) { body(begin * unit, smaller(end * unit, H)); });
-}
+// The columns of the hidden layer as they are divided among threads: a few blocks, each of which
+// one thread keeps through all phases, in its own core's caches. Results that add up over H are
+// kept per block and added in order, so the count depends on sizes alone.
+struct ColumnBlocks {
+  static constexpr int64_t unit = 16;  // floats in a cache line
+  int64_t H, count, stride;            // stride: the largest width, in whole units
+
+  ColumnBlocks(int64_t H, int64_t N) : H(H) {
+    const int64_t units = divide_up(H, unit);
+    count = larger(1, smaller(units, N < 4096 ? 4 : 8));
+    stride = divide_up(units, count) * unit;
+  }
+
+  int64_t begin(int64_t block) const {
+    return smaller(H, divide_up(H, unit) * block / count * unit);
+  }
+  int64_t width(int64_t block) const { return begin(block + 1) - begin(block); }
+
+  // body(block) for each; `cost` is that of one column.
+  template <class Body>
+  void run(const Parallel& parallel, const char* phase, int64_t cost, const Body& body) const {
+    parallel.run({phase, count, larger(1, cost * H / count)}, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) body(block);
+    });
+  }
+};
+
+// An array over (rows, H) of which each column block lies by itself: two threads that write side by
+// side would take cache lines from each other, the neighbours that the processor prefetches too.
+template <class A>
+struct BlockedArray {
+  A* data = nullptr;
+  int64_t block_size = 0;
+
+  BlockedArray() = default;
+  BlockedArray(Workspace& workspace, const ColumnBlocks& columns, int64_t rows)
+      : data(workspace.take<A>(columns.count * rows * columns.stride)),
+        block_size(rows * columns.stride) {}
+
+  // (rows, width), rows columns.stride apart.
+  A* operator[](int64_t block) const { return data + block * block_size; }
+};
 
 // What one thread does while the others wait.
 template <class Body>
@@ -27,8 +60,8 @@ inline int64_t rows_per_chunk(int64_t N, int64_t width) {
   return smaller(N, larger(fewest, elements / larger(1, width) / unit * unit));
 }
 
-// body(begin, end) for one chunk of [0, N) after the other.
+// body(b, e) for one chunk of [begin, end) after the other.
 template <class Body>
-inline void for_chunks(int64_t N, int64_t chunk, const Body& body) {
-  for (int64_t begin = 0; begin < N; begin += chunk) body(begin, smaller(begin + chunk, N));
+inline void for_chunks(int64_t begin, int64_t end, int64_t chunk, const Body& body) {
+  for (int64_t b = begin; b < end; b += chunk) body(b, smaller(b + chunk, end));
 }
