@@ -1,5 +1,48 @@
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+class _TrainingLoop:
+    profiling: bool
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        block_size: int,
+        n_embd: int,
+        n_hidden: int,
+        adamw: bool,
+        momentum: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        eps: float,
+        max_grad_norm: float,
+        tokens: NDArray[np.int64],
+        targets: NDArray[np.int64],
+        batch_size: int,
+    ) -> None: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def profile(self) -> dict[str, tuple[float, int]]: ...
+    def run(
+        self,
+        *,
+        parameters: list[NDArray[Any]],
+        trained: list[bool],
+        first: list[NDArray[Any]],
+        second: list[NDArray[Any]],
+        indices: NDArray[np.int64],
+        rates: NDArray[np.float64],
+        losses: NDArray[np.float64],
+        grad_norms: NDArray[np.float64] | None,
+        done_before: int,
+        threads: int,
+    ) -> None: ...
+
+class TrainingLoopFloat32(_TrainingLoop): ...
+class TrainingLoopFloat64(_TrainingLoop): ...
 
 def distinct_code_points(text: bytes) -> list[int]: ...
 def encode(text: bytes, code_points: list[int]) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...

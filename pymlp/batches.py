@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-# Indices drawn at once: enough to spread the cost of a draw, few enough to stay in cache.
-_BLOCK_INDICES = 4096
-_BLOCK_STEPS = 64
+# Indices drawn at once: enough to spread the cost of a draw and of a call of the engine.
+_BLOCK_INDICES = 16384
 
 
 class Batches:
@@ -36,6 +35,10 @@ class Batches:
         self._position += len(rows)
         return rows
 
+    def give_back(self, count: int) -> None:
+        """Take back the last ``count`` steps of the last `take`."""
+        self._position -= count
+
     def state_dict(self) -> dict[str, Tensor]:
         """Generator state before the current block, and the steps taken from that block."""
         if self._position == len(self._block):
@@ -49,7 +52,7 @@ class Batches:
         self._position = int(state["position"])
 
     def _draw(self) -> None:
-        rows = max(1, min(_BLOCK_STEPS, _BLOCK_INDICES // self._batch_size))
+        rows = max(1, _BLOCK_INDICES // self._batch_size)
         self._start = self._generator.get_state()
         self._block = torch.randint(
             0, self._n_examples, (rows, self._batch_size), generator=self._generator

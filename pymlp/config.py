@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 SCHEDULES = ("constant", "step", "cosine")
 OPTIMIZERS = ("sgd", "momentum", "adamw")
-ENGINES = ("autograd", "reference")
+ENGINES = ("auto", "native", "autograd", "reference")
 
 # Beyond any machine's memory and time; torch's own numbers end at 2**63 and at 3.4e38.
 _MOST_COUNT = 2**48
@@ -32,8 +32,14 @@ class TrainConfig:
         weight_decay: None is torch's own default: 0 for SGD, 0.01 for AdamW.
         betas, eps: for ``"adamw"``.
         seed: of the generator that draws the batches.
-        engine: ``"autograd"`` (fused operators under PyTorch autograd) or ``"reference"`` (plain
-            PyTorch). The same seed gives the same batches in each.
+        max_grad_norm: gradients whose norm, over all parameters, is greater are scaled down to it,
+            as `torch.nn.utils.clip_grad_norm_` does; None is never.
+        log_grad_norm: keep the gradient norms (before clipping) in the `History`, and their means
+            in ``metrics.jsonl``.
+        engine: ``"native"`` (the whole loop in C++), ``"autograd"`` (fused operators under PyTorch
+            autograd), ``"reference"`` (plain PyTorch) or ``"auto"``: native where it applies, else
+            autograd, or reference where the model is not on the CPU. The same seed gives the same
+            batches in each.
         eval_every: steps between evaluations on all of train and dev; 0 is only after the last.
         checkpoint_every: steps between checkpoints of the run directory; 0 is only after the last.
         log_every: steps between lines with the mean loss in ``metrics.jsonl``.
@@ -57,7 +63,9 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     seed: int = 2147483647
-    engine: str = "autograd"
+    max_grad_norm: float | None = None
+    log_grad_norm: bool = False
+    engine: str = "auto"
     eval_every: int = 10_000
     checkpoint_every: int = 10_000
     log_every: int = 1_000
@@ -108,6 +116,10 @@ class TrainConfig:
         if self.lr_drop_step is not None:
             _check_int("lr_drop_step", self.lr_drop_step, 0)
         _check_int("seed", self.seed, 0, most=2**63 - 1)
+        if not isinstance(self.log_grad_norm, bool):
+            raise TypeError(
+                f"TrainConfig: log_grad_norm must be True or False, got {self.log_grad_norm!r}"
+            )
 
     def _check_rates(self) -> None:
         _check_float("lr", self.lr, above=0.0, most=_MOST_RATE)
@@ -117,6 +129,8 @@ class TrainConfig:
         _check_float("momentum", self.momentum, least=0.0, below=1.0)
         if self.weight_decay is not None:
             _check_float("weight_decay", self.weight_decay, least=0.0, most=_MOST_RATE)
+        if self.max_grad_norm is not None:
+            _check_float("max_grad_norm", self.max_grad_norm, above=0.0)
         if len(self.betas) != 2:
             raise ValueError(f"TrainConfig: betas must be two numbers, got {self.betas!r}")
         for beta in self.betas:

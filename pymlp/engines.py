@@ -1,11 +1,9 @@
-"""What carries out training steps, each behind the interface `Engine`.
+"""What carries out training steps: the choice among the engines, and those made of PyTorch."""
 
-An engine is handed the indices and the learning rates of a run of steps and returns their losses.
-It knows nothing of schedules, evaluation, files or the screen: that is the `Trainer`'s.
-"""
+from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,69 +13,54 @@ from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.flat import FlatParameters, flat_gradient, flat_step
 from pymlp.model import MLP
+from pymlp.native import NativeEngine
+from pymlp.steps import Engine, Steps, TrainedParameters
 
-
-class Engine(Protocol):
-    """Training steps on a model's own parameters.
-
-    Attributes:
-        model: the module to evaluate with; it shares the trained parameters.
-    """
-
-    model: MLP | reference.MLP
-
-    def run(self, indices: Tensor, rates: Sequence[float]) -> Tensor:
-        """One step for each row of ``indices`` (K, B), with the K learning ``rates``.
-
-        Returns:
-            The loss of each step before its update, (K,) float64, on the CPU.
-        """
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The optimizer's tensors under ``<parameter>.<name>``."""
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put back what ``state_dict`` returned."""
+# Batches that are gathered at once: enough to spread the cost, few enough to stay in the cache.
+_GATHERED_STEPS = 64
 
 
 class _TorchEngine:
     """Batches gathered for many steps at once, stepped with a torch.optim optimizer."""
 
+    name: str
+
     def __init__(self, model: MLP | reference.MLP, examples: Examples, config: TrainConfig) -> None:
         self.model = model
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        if not named:
-            raise ValueError("Trainer: the model has no parameter with requires_grad=True")
-        self._names = [name for name, _ in named]
-        self._parameters = [parameter for _, parameter in named]
-        self._optimizer = _optimizer(self._parameters, config)
+        self._trained = TrainedParameters(model)
+        self._max_norm = config.max_grad_norm
+        self._optimizer = self._make_optimizer(config)
         self._tokens, self._targets = examples.tokens, examples.targets
+        self._norms: list[Tensor] | None = None
 
-    def run(self, indices: Tensor, rates: Sequence[float]) -> Tensor:
-        self._check_parameters()
-        # index_select is cheaper than indexing, and starts no threads for a few rows.
-        rows = indices.flatten().to(self._targets.device)
-        tokens = self._tokens.index_select(0, rows).view(*indices.shape, -1).unbind()
-        targets = self._targets.index_select(0, rows).view(indices.shape).unbind()
-        group = self._optimizer.param_groups[0]
-        losses: list[Tensor | float] = []
-        for step_tokens, step_targets, rate in zip(tokens, targets, rates, strict=True):
-            group["lr"] = rate
-            losses.append(self._step(step_tokens, step_targets))
+    def run(self, steps: Steps) -> None:
+        self._trained.check()
+        wants_norms = steps.grad_norms is not None or self._max_norm is not None
+        for start in range(0, len(steps), _GATHERED_STEPS):
+            part = slice(start, start + _GATHERED_STEPS)
+            losses: list[Tensor | float] = []
+            self._norms = [] if wants_norms else None
+            try:
+                self._run_gathered(steps.indices[part], steps.rates[part].tolist(), losses)
+            finally:
+                steps.done += len(losses)
+                done = slice(start, steps.done)
+                steps.losses[done] = _float64(losses)
+                if steps.grad_norms is not None and self._norms is not None:
+                    steps.grad_norms[done] = _float64(self._norms[: len(losses)])
         self._optimizer.zero_grad()
-        return torch.tensor([float(loss) for loss in losses], dtype=torch.float64)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = self._optimizer.state
         return {
             f"{name}.{key}": value
-            for name, parameter in zip(self._names, self._parameters, strict=True)
+            for name, parameter in zip(self._trained.names, self._trained.tensors, strict=True)
             for key, value in state.get(parameter, {}).items()
             if isinstance(value, Tensor)
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        indices = {name: index for index, name in enumerate(self._names)}
+        indices = {name: index for index, name in enumerate(self._trained.names)}
         tensors: dict[int, dict[str, Tensor]] = {}
         for path, value in state.items():
             name, _, key = path.rpartition(".")
@@ -85,22 +68,40 @@ class _TorchEngine:
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": tensors, "param_groups": groups})
 
-    def _check_parameters(self) -> None:
-        current = dict(self.model.named_parameters())
-        for name, parameter in zip(self._names, self._parameters, strict=True):
-            if current.get(name) is not parameter:
-                raise RuntimeError(
-                    f"Trainer: the parameter {name} was replaced after the Trainer was made; "
-                    "make a new Trainer"
-                )
+    def _make_optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
+        return _optimizer(self._trained.tensors, config)
+
+    def _run_gathered(
+        self, indices: Tensor, rates: list[float], losses: list[Tensor | float]
+    ) -> None:
+        """Append the loss of each step when it is complete."""
+        # index_select is cheaper than indexing, and starts no threads for a few rows.
+        rows = indices.flatten().to(self._targets.device)
+        tokens = self._tokens.index_select(0, rows).view(*indices.shape, -1).unbind()
+        targets = self._targets.index_select(0, rows).view(indices.shape).unbind()
+        group = self._optimizer.param_groups[0]
+        for step_tokens, step_targets, rate in zip(tokens, targets, rates, strict=True):
+            group["lr"] = rate
+            losses.append(self._step(step_tokens, step_targets))
 
     def _step(self, tokens: Tensor, targets: Tensor) -> Tensor | float:
         """One update; the loss before it: a number if asking for it waits for no device."""
         raise NotImplementedError
 
+    def _clip(self, parameters: list[nn.Parameter]) -> None:
+        """Note the norm of the gradients, and scale them down to the largest one allowed."""
+        if self._norms is None:
+            return
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        self._norms.append(norm)
+        if self._max_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self._max_norm, norm)
+
 
 class AutogradEngine(_TorchEngine):
     """The model's fused operators under PyTorch autograd."""
+
+    name = "autograd"
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
         device = next(model.parameters()).device
@@ -114,9 +115,10 @@ class AutogradEngine(_TorchEngine):
     def _step(self, tokens: Tensor, targets: Tensor) -> float:
         loss = self.model.loss(tokens, targets)
         # Cheaper than zero_grad() and backward(), which accumulate into existing gradients.
-        gradients = torch.autograd.grad(loss, self._parameters)
-        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+        gradients = torch.autograd.grad(loss, self._trained.tensors)
+        for parameter, gradient in zip(self._trained.tensors, gradients, strict=True):
             parameter.grad = gradient
+        self._clip(self._trained.tensors)
         self._optimizer.step()
         return loss.item()
 
@@ -124,41 +126,47 @@ class AutogradEngine(_TorchEngine):
 class FlatAutogradEngine(_TorchEngine):
     """The same with all parameters in one vector: fewer microseconds, the same bits."""
 
-    def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
-        super().__init__(model, examples, config)
-        self._flat = FlatParameters(self._parameters)
-        self._optimizer = _optimizer([self._flat.vector], config)
+    name = "autograd"
 
-    def run(self, indices: Tensor, rates: Sequence[float]) -> Tensor:
+    def run(self, steps: Steps) -> None:
         self._flat.gather()
-        return super().run(indices, rates)
+        super().run(steps)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {
             f"{name}.{key}": part
             for key, value in self._optimizer.state.get(self._flat.vector, {}).items()
             if isinstance(value, Tensor)
-            for name, part in zip(self._names, self._flat.split(value), strict=True)
+            for name, part in zip(self._trained.names, self._flat.split(value), strict=True)
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         keys = {path.rpartition(".")[2] for path in state}
         joined = {
-            key: self._flat.join([state[f"{name}.{key}"] for name in self._names]) for key in keys
+            key: self._flat.join([state[f"{name}.{key}"] for name in self._trained.names])
+            for key in keys
         }
         groups = self._optimizer.state_dict()["param_groups"]
         tensors = {0: joined} if joined else {}
         self._optimizer.load_state_dict({"state": tensors, "param_groups": groups})
 
+    def _make_optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
+        self._flat = FlatParameters(self._trained.tensors)
+        return _optimizer([self._flat.vector], config)
+
     def _step(self, tokens: Tensor, targets: Tensor) -> float:
         vector = self._flat.vector
         loss, gradient = flat_gradient(vector, tokens, targets, self.model.config)
+        vector.grad = gradient
+        self._clip([vector])
         flat_step(self._optimizer, vector, gradient)
         return loss
 
 
 class ReferenceEngine(_TorchEngine):
     """The plain PyTorch model on the same parameters, stepped as in the lecture."""
+
+    name = "reference"
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
         super().__init__(_plain(model), examples, config)
@@ -167,13 +175,29 @@ class ReferenceEngine(_TorchEngine):
         loss = self.model.loss(tokens, targets)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._clip(self._trained.tensors)
         self._optimizer.step()
         return loss.data  # detach() would keep the graph's memory until the block ends
 
 
-def make_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engine:
-    """The engine that ``config.engine`` names."""
-    return _ENGINES[config.engine](model, examples, config)
+def _float64(values: Sequence[Tensor | float]) -> Tensor:
+    return torch.tensor([float(value) for value in values], dtype=torch.float64)
+
+
+def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:
+    """The name of the engine to train with, for ``"auto"`` the fastest that applies, and why."""
+    if config.engine != "auto":
+        return config.engine, "as configured"
+    obstacle = NativeEngine.obstacle(model)
+    if obstacle is None:
+        return "native", "the fastest"
+    on_cpu = all(parameter.is_cpu for parameter in model.parameters())
+    return "autograd" if on_cpu else "reference", f"native does not apply: {obstacle}"
+
+
+def make_engine(name: str, model: MLP, examples: Examples, config: TrainConfig) -> Engine:
+    """The engine of that name."""
+    return _ENGINES[name](model, examples, config)
 
 
 def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engine:
@@ -181,7 +205,11 @@ def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Eng
     return (FlatAutogradEngine if flat else AutogradEngine)(model, examples, config)
 
 
-_ENGINES = {"autograd": _autograd_engine, "reference": ReferenceEngine}
+_ENGINES: dict[str, Callable[[MLP, Examples, TrainConfig], Engine]] = {
+    "native": NativeEngine,
+    "autograd": _autograd_engine,
+    "reference": ReferenceEngine,
+}
 
 
 def _plain(model: MLP) -> reference.MLP:

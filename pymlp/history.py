@@ -21,6 +21,8 @@ class History:
 
     Attributes:
         losses: (S,) float64, the batch loss of each step before its update, in nats.
+        grad_norms: (S,) float64, the norm of the gradient of each step before clipping, nan for
+            steps before a resumption; None unless ``TrainConfig.log_grad_norm``.
         evals: the evaluations, by step.
         best: the one with the lowest dev loss.
         seconds: time spent in training steps by this process; evaluations and checkpoints not
@@ -29,6 +31,7 @@ class History:
     """
 
     losses: Tensor
+    grad_norms: Tensor | None
     evals: list[Evaluation]
     best: Evaluation | None
     seconds: float

@@ -11,8 +11,9 @@ from torch import Tensor
 from pymlp.batches import Batches
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
-from pymlp.engines import make_engine
+from pymlp.engines import choose_engine, make_engine
 from pymlp.model import MLP
+from pymlp.steps import Steps
 
 # How long steps run without anybody being asked whether to go on.
 _UNINTERRUPTED_SECONDS = 0.05
@@ -32,16 +33,22 @@ class Stepper:
 
     Attributes:
         step: updates done.
+        engine: what carries them out.
+        engine_reason: why it is this one.
         losses: (config.steps,) float64, filled up to ``step``: batch losses before each update.
+        grad_norms: likewise the norms of the gradients; None unless ``config.log_grad_norm``.
         seconds: time spent in steps by this object.
     """
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
         device = next(model.parameters()).device
         examples = Examples(examples.tokens.to(device), examples.targets.to(device))
-        self.engine = make_engine(model, examples, config)
+        _check_ids(examples, model.config.vocab_size)
+        name, self.engine_reason = choose_engine(model, config)
+        self.engine = make_engine(name, model, examples, config)
         self.step = 0
         self.losses = torch.zeros(config.steps, dtype=torch.float64)
+        self.grad_norms = torch.full_like(self.losses, math.nan) if config.log_grad_norm else None
         self.seconds = 0.0
         self._steps_run = 0
         self._at_once = 1
@@ -55,18 +62,32 @@ class Stepper:
             DivergedError: a loss is not finite.
         """
         start = time.perf_counter()
-        indices = self._batches.take(min(until - self.step, self._at_once))
-        end = self.step + len(indices)
-        rates = [self._config.learning_rate(step) for step in range(self.step, end)]
-        losses = self.engine.run(indices, rates)
-        seconds = time.perf_counter() - start
+        first = self.step
+        steps = self._take(min(until - self.step, self._at_once))
+        try:
+            self.engine.run(steps)
+        finally:
+            self._count(steps, time.perf_counter() - start)
+        self._check(first, steps.losses)
+        return steps.losses
+
+    def _take(self, limit: int) -> Steps:
+        indices = self._batches.take(limit)
+        part = slice(self.step, self.step + len(indices))
+        rates = [self._config.learning_rate(step) for step in range(part.start, part.stop)]
+        return Steps(
+            indices=indices,
+            rates=torch.tensor(rates, dtype=torch.float64),
+            losses=self.losses[part],
+            grad_norms=None if self.grad_norms is None else self.grad_norms[part],
+        )
+
+    def _count(self, steps: Steps, seconds: float) -> None:
+        self._batches.give_back(len(steps) - steps.done)
+        self.step += steps.done
         self.seconds += seconds
-        self._steps_run += len(indices)
-        self._at_once = max(1, int(_UNINTERRUPTED_SECONDS * len(indices) / seconds))
-        self._check(losses)
-        self.losses[self.step : end] = losses
-        self.step = end
-        return losses
+        self._steps_run += steps.done
+        self._at_once = max(1, int(_UNINTERRUPTED_SECONDS * steps.done / seconds))
 
     @property
     def us_per_step(self) -> float:
@@ -87,13 +108,25 @@ class Stepper:
         self.engine.load_state_dict(optimizer)
         self._batches.load_state_dict(batches)
 
-    def _check(self, losses: Tensor) -> None:
+    def _check(self, first: int, losses: Tensor) -> None:
         finite = losses.isfinite()
         if not finite.all():
-            first = int((~finite).nonzero()[0])
-            step = self.step + first
+            index = int((~finite).nonzero()[0])
+            step = first + index
             rate = self._config.learning_rate(max(0, step - 1))
             raise DivergedError(
-                f"training diverged: the loss is {losses[first].item()} at step {step} "
+                f"training diverged: the loss is {losses[index].item()} at step {step} "
                 f"(learning rate {rate:g}: try a lower one)"
+            )
+
+
+def _check_ids(examples: Examples, vocab_size: int) -> None:
+    """Ids decide what memory is read: refuse wrong ones before the first step."""
+    for name, ids in (("tokens", examples.tokens), ("targets", examples.targets)):
+        wrong = (ids < 0) | (ids >= vocab_size)
+        if wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"Trainer: the {name} of train must be ids from 0 to {vocab_size - 1}, "
+                f"got {ids[tuple(place)].item()} at {place}"
             )

@@ -20,6 +20,7 @@ from pymlp.history import Evaluation, History, evaluations
 from pymlp.model import MLP
 from pymlp.rundir import Checkpoint, RunDirectory
 from pymlp.stepper import DivergedError, Stepper
+from pymlp.steps import Engine
 
 
 class Trainer:
@@ -62,10 +63,22 @@ class Trainer:
         return self._stepper.step
 
     @property
+    def engine(self) -> Engine:
+        """What carries out the steps: `NativeEngine` or another `Engine`."""
+        return self._stepper.engine
+
+    @property
+    def engine_reason(self) -> str:
+        """Why it is this engine."""
+        return self._stepper.engine_reason
+
+    @property
     def history(self) -> History:
         """What has been measured so far."""
+        norms = self._stepper.grad_norms
         return History(
             losses=self._stepper.losses[: self.step].clone(),
+            grad_norms=None if norms is None else norms[: self.step].clone(),
             evals=evaluations(self._records),
             best=self._best,
             seconds=self._stepper.seconds,
@@ -130,7 +143,10 @@ class Trainer:
         loss = self._stepper.losses[window].mean().item()
         # 12 digits: 0.1 * 0.1 reads 0.01.
         rate = float(f"{self.config.learning_rate(self.step - 1):.12g}")
-        self._record({"step": self.step, "lr": rate, "loss": loss})
+        record = {"step": self.step, "lr": rate, "loss": loss}
+        if self._stepper.grad_norms is not None:
+            record["grad_norm"] = self._stepper.grad_norms[window].nanmean().item()
+        self._record(record)
         self._tell("on_log", loss)
 
     def _evaluate(self) -> None:

@@ -52,7 +52,9 @@ def test_cosine_after_warmup():
         ("log_every", 0, ValueError, "log_every must be at least 1"),
         ("schedule", "linear", ValueError, "one of 'constant', 'step', 'cosine', got 'linear'"),
         ("optimizer", "adam", ValueError, "one of 'sgd', 'momentum', 'adamw', got 'adam'"),
-        ("engine", "native", ValueError, "one of 'autograd', 'reference', got 'native'"),
+        ("engine", "jit", ValueError, "one of 'auto', .*'reference', got 'jit'"),
+        ("max_grad_norm", 0.0, ValueError, "above 0, got 0"),
+        ("log_grad_norm", 1, TypeError, "True or False, got 1"),
     ],
 )
 def test_errors(field, value, error, message):
@@ -61,4 +63,4 @@ def test_errors(field, value, error, message):
 
 
 def test_every_engine_can_be_made():
-    assert set(_ENGINES) == set(ENGINES)
+    assert {"auto", *_ENGINES} == set(ENGINES)

@@ -38,7 +38,15 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     "lr_min": (_RATE, "For --schedule cosine: the rate at the end."),
     "warmup_steps": (_COUNT, "For --schedule cosine: linear warm-up."),
     "seed": (_COUNT, "Of the initial parameters and the batches."),
-    "engine": (click.Choice(ENGINES), "Fused operators, or plain PyTorch to compare with."),
+    "max_grad_norm": (
+        click.FloatRange(min=0.0, min_open=True),
+        "Scale larger gradients down to this norm.  [default: never]",
+    ),
+    "engine": (
+        click.Choice(ENGINES),
+        "The whole loop in C++, fused operators under PyTorch autograd, or plain PyTorch to "
+        "compare with; auto is the first that applies.",
+    ),
     "eval_every": (_COUNT, "Steps between evaluations; 0 is only at the end."),
     "checkpoint_every": (_COUNT, "Steps between checkpoints; 0 is only at the end."),
     "log_every": (_POSITIVE, "Steps between lines of metrics.jsonl."),

@@ -25,7 +25,8 @@ def introduce(trainer: Trainer, out: Path) -> None:
     counts = " / ".join(f"{count:,}" for count in _counts(trainer.data).values())
     note(
         f"{counts} examples (train / dev / test), {len(trainer.data.vocabulary)} tokens, "
-        f"{_n_params(trainer):,} parameters, engine {trainer.config.engine}, in {shown(out)}"
+        f"{_n_params(trainer):,} parameters, engine {trainer.engine.name} "
+        f"({trainer.engine_reason}), in {shown(out)}"
     )
     if trainer.step:
         note(f"resumed at step {trainer.step:,}")
@@ -59,7 +60,8 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
     return {
         "steps": config.steps,
         "batch_size": config.batch_size,
-        "engine": config.engine,
+        "engine": trainer.engine.name,
+        "engine_reason": trainer.engine_reason,
         "seed": config.seed,
         "n_params": _n_params(trainer),
         "examples": _counts(trainer.data),

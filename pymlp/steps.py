@@ -1,0 +1,87 @@
+"""Runs of training steps, and the interface `Engine` of what carries them out.
+
+An engine is handed the indices of the examples and the learning rates of a run of steps, and
+answers with their losses. It knows nothing of schedules, evaluation, files or the screen: that is
+the `Trainer`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from pymlp import reference
+from pymlp.model import MLP
+
+
+@dataclass
+class Steps:
+    """A run of K training steps: what an engine is asked for, and its answer.
+
+    Attributes:
+        indices: (K, B) int64, the examples of each step.
+        rates: (K,) float64, learning rates.
+        losses: (K,) float64, filled in: the loss of each step before its update.
+        grad_norms: (K,) float64, filled in: the norm of the whole gradient before clipping; None if
+            nobody wants to know.
+        done: steps that are complete; fewer than K after an exception, and then the model and the
+            optimizer are as these steps left them.
+    """
+
+    indices: Tensor
+    rates: Tensor
+    losses: Tensor
+    grad_norms: Tensor | None = None
+    done: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rates)
+
+
+class Engine(Protocol):
+    """Training steps on a model's own parameters.
+
+    Attributes:
+        name: what ``TrainConfig.engine`` calls it.
+        model: the module to evaluate with; it shares the trained parameters.
+    """
+
+    name: str
+    model: MLP | reference.MLP
+
+    def run(self, steps: Steps) -> None:
+        """Carry out the steps and fill in their results."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The optimizer's tensors under ``<parameter>.<name>``, as torch.optim names them."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put back what ``state_dict`` of this or another engine returned."""
+
+
+class TrainedParameters:
+    """The parameters of a model that have ``requires_grad`` when this is made.
+
+    Raises:
+        ValueError: there is none.
+    """
+
+    def __init__(self, model: MLP | reference.MLP) -> None:
+        self._model = model
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        if not named:
+            raise ValueError("Trainer: the model has no parameter with requires_grad=True")
+        self.names = [name for name, _ in named]
+        self.tensors = [parameter for _, parameter in named]
+
+    def check(self) -> None:
+        """Raise RuntimeError if the model has other parameters by now."""
+        current = dict(self._model.named_parameters())
+        for name, parameter in zip(self.names, self.tensors, strict=True):
+            if current.get(name) is not parameter:
+                raise RuntimeError(
+                    f"Trainer: the parameter {name} was replaced after the Trainer was made; "
+                    "make a new Trainer"
+                )
