@@ -71,6 +71,22 @@ inline void gemm_panel(int64_t M, int64_t K, Strided<T> a, const T* b, int64_t l
   }
 }
 
+// The panel of C vectors' width from 1 to gemm_vectors.
+template <class T, int C = Vec<T>::gemm_vectors>
+inline void gemm_panel_of(int64_t vectors, int64_t M, int64_t K, Strided<T> a, const T* b,
+                          int64_t ldb, T* c, int64_t ldc, int tail, bool accumulate) {
+  if constexpr (C > 1) {
+    if (vectors < C) {
+      return gemm_panel_of<T, C - 1>(vectors, M, K, a, b, ldb, c, ldc, tail, accumulate);
+    }
+  }
+  if (tail > 0) {
+    gemm_panel<T, C, true>(M, K, a, b, ldb, c, ldc, tail, accumulate);
+  } else {
+    gemm_panel<T, C, false>(M, K, a, b, ldb, c, ldc, 0, accumulate);
+  }
+}
+
 template <class T>
 inline void gemm(int64_t M, int64_t N, int64_t K, Strided<T> a, const T* b, int64_t ldb, T* c,
                  int64_t ldc, bool accumulate) {
@@ -78,20 +94,15 @@ inline void gemm(int64_t M, int64_t N, int64_t K, Strided<T> a, const T* b, int6
   for (int64_t k = 0; k < K || k == 0; k += gemm_depth) {
     const int64_t depth = smaller(gemm_depth, K - k);
     const Strided<T> block{a.data + k * a.column, a.row, a.column};
-    const bool add = accumulate || k > 0;
-    for (int64_t j = 0; j < N; j += 2 * W) {
-      const T* panel = b + k * ldb + j;
-      const int64_t left = N - j;
-      const int tail = static_cast<int>(left % W);
-      if (left >= 2 * W) {
-        gemm_panel<T, 2, false>(M, depth, block, panel, ldb, c + j, ldc, 0, add);
-      } else if (left > W) {
-        gemm_panel<T, 2, true>(M, depth, block, panel, ldb, c + j, ldc, tail, add);
-      } else if (left == W) {
-        gemm_panel<T, 1, false>(M, depth, block, panel, ldb, c + j, ldc, 0, add);
-      } else {
-        gemm_panel<T, 1, true>(M, depth, block, panel, ldb, c + j, ldc, tail, add);
-      }
+    // As few panels as possible, of almost equal width.
+    int64_t j = 0, vectors = divide_up(N, W);
+    for (int64_t left = divide_up(vectors, Vec<T>::gemm_vectors); left > 0; --left) {
+      const int64_t width = divide_up(vectors, left);
+      const int tail = vectors == width ? static_cast<int>(N % W) : 0;
+      gemm_panel_of<T>(width, M, depth, block, b + k * ldb + j, ldb, c + j, ldc, tail,
+                       accumulate || k > 0);
+      vectors -= width;
+      j += width * W;
     }
   }
 }

@@ -85,7 +85,8 @@ struct Exponential {
 template <class T>
 inline Exponential<T> reduced_exp(Vec<T> x) {
   using C = MathConstants<T>;
-  const Vec<T> n = round_to_integer(x * constant(C::log2_e));
+  const Vec<T> magic = constant(C::magic);
+  const Vec<T> n = fma(x, constant(C::log2_e), magic) - magic;
   const Vec<T> r = fma(n, constant(-C::ln2_low), fma(n, constant(-C::ln2_high), x));
   return {n, fma(r * r, horner(r, C::p), r) + constant(T(1))};
 }

@@ -1,18 +1,31 @@
 // The update rules of torch.optim.SGD and torch.optim.AdamW, in their order of operations, on the
 // parameters of the whole model.
 
-// Elements [begin, begin + n).
+// Part of an array of parameters: `rows` times `width` elements from `begin` on, rows `ld` apart.
+struct Part {
+  int64_t begin, rows, width, ld;
+
+  // body(i, lanes) over all elements.
+  template <class A, class Body>
+  void for_elements(const Body& body) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t first = begin + r * ld;
+      for_vectors<A>(first, first + width, body);
+    }
+  }
+};
+
 template <class A>
-inline void sgd(const OptimizerStep& s, const UpdatedParameter<A>& u, int64_t begin, int64_t n) {
-  const A* const gradient = u.gradient + begin;
-  A* const parameter = u.parameter + begin;
-  A* const buffer = u.first ? u.first + begin : nullptr;
+inline void sgd(const OptimizerStep& s, const UpdatedParameter<A>& u, const Part& part) {
+  const A* const gradient = u.gradient;
+  A *const parameter = u.parameter, *const buffer = u.first;
   const Vec<A> factor = constant(A(s.factor)), decay = constant(A(s.weight_decay));
   const Vec<A> momentum = constant(A(s.momentum)), rate = constant(A(-s.lr));
-  for_vectors<A>(0, n, [&](int64_t i, auto lanes) {
+  const bool decays = s.weight_decay != 0;
+  part.for_elements<A>([&](int64_t i, auto lanes) {
     const Vec<A> p = load(parameter + i, lanes);
     Vec<A> g = load(gradient + i, lanes) * factor;
-    if (s.weight_decay != 0) g = fma(decay, p, g);
+    if (decays) g = fma(decay, p, g);
     if (buffer) {
       g = fma(momentum, load(buffer + i, lanes), g);
       store(buffer + i, g, lanes);
@@ -22,10 +35,9 @@ inline void sgd(const OptimizerStep& s, const UpdatedParameter<A>& u, int64_t be
 }
 
 template <class A>
-inline void adamw(const OptimizerStep& s, const UpdatedParameter<A>& u, int64_t begin, int64_t n) {
-  const A* const gradient = u.gradient + begin;
-  A* const parameter = u.parameter + begin;
-  A *const exp_avg = u.first + begin, *const exp_avg_sq = u.second + begin;
+inline void adamw(const OptimizerStep& s, const UpdatedParameter<A>& u, const Part& part) {
+  const A* const gradient = u.gradient;
+  A *const parameter = u.parameter, *const exp_avg = u.first, *const exp_avg_sq = u.second;
   const double correction1 = 1 - __builtin_pow(s.beta1, double(s.step));
   const double correction2 = 1 - __builtin_pow(s.beta2, double(s.step));
   const Vec<A> factor = constant(A(s.factor)), keep = constant(A(1 - s.lr * s.weight_decay));
@@ -33,7 +45,7 @@ inline void adamw(const OptimizerStep& s, const UpdatedParameter<A>& u, int64_t 
   const Vec<A> weight2 = constant(A(1 - s.beta2)), eps = constant(A(s.eps));
   const Vec<A> root2 = constant(A(__builtin_sqrt(correction2)));
   const Vec<A> rate = constant(A(-s.lr / correction1));
-  for_vectors<A>(0, n, [&](int64_t i, auto lanes) {
+  part.for_elements<A>([&](int64_t i, auto lanes) {
     const Vec<A> g = load(gradient + i, lanes) * factor;
     const Vec<A> old = load(exp_avg + i, lanes);
     const Vec<A> m = fma(towards, g - old, old);
@@ -69,19 +81,19 @@ struct MlpUpdatePass {
     const MlpUpdate<A>& p = problem;
     const int64_t h0 = blocks.begin(block), width = blocks.width(block), K = p.T * p.E;
     const int64_t v0 = p.V * block / blocks.count, v1 = p.V * (block + 1) / blocks.count;
-    elements(p.embedding, v0 * p.E, (v1 - v0) * p.E);
-    elements(p.hidden_weight, h0 * K, width * K);
-    elements(p.hidden_bias, h0, width);
-    for (int64_t v = 0; v < p.V; ++v) elements(p.output_weight, v * p.H + h0, width);
-    elements(p.output_bias, v0, v1 - v0);
+    update(p.embedding, {v0 * p.E, 1, (v1 - v0) * p.E, 0});
+    update(p.hidden_weight, {h0 * K, 1, width * K, 0});
+    update(p.hidden_bias, {h0, 1, width, 0});
+    update(p.output_weight, {h0, p.V, width, p.H});
+    update(p.output_bias, {v0, 1, v1 - v0, 0});
   }
 
-  void elements(const UpdatedParameter<A>& u, int64_t begin, int64_t n) const {
+  void update(const UpdatedParameter<A>& u, const Part& part) const {
     if (!u.parameter) return;
     if (problem.step.adamw) {
-      adamw(problem.step, u, begin, n);
+      adamw(problem.step, u, part);
     } else {
-      sgd(problem.step, u, begin, n);
+      sgd(problem.step, u, part);
     }
   }
 };

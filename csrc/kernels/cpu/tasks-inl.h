@@ -12,8 +12,9 @@ struct ColumnBlocks {
   int64_t H, count, stride;            // stride: the largest width, in whole units
 
   ColumnBlocks(int64_t H, int64_t N) : H(H) {
-    const int64_t units = divide_up(H, unit);
-    count = larger(1, smaller(units, N < 4096 ? 4 : 8));
+    // Three units are a panel of the matrix products; more blocks than threads only cost.
+    const int64_t units = divide_up(H, unit), most = N < 4096 ? 4 : 16;
+    count = larger(1, smaller(units / 3, most));
     stride = divide_up(units, count) * unit;
   }
 

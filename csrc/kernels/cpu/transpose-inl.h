@@ -30,27 +30,25 @@ inline void transpose_block(const float* in, int64_t ld_in, float* out, int64_t 
 
 #undef PYMLP_SHUFFLE
 
-template <class T>
-inline void transpose_elements(int64_t i0, int64_t i1, int64_t j0, int64_t j1, const T* in,
-                               int64_t ld_in, T* out, int64_t ld_out) {
-  for (int64_t i = i0; i < i1; ++i) {
-    for (int64_t j = j0; j < j1; ++j) out[j * ld_out + i] = in[i * ld_in + j];
-  }
-}
-
 // out (columns, rows) = in (rows, columns)ᵀ, their rows ld_out and ld_in elements apart.
 template <class T>
 inline void transpose(int64_t rows, int64_t columns, const T* in, int64_t ld_in, T* out,
                       int64_t ld_out) {
   constexpr int64_t block = 4;
-  for (int64_t i = 0; i < rows; i += block) {
-    const int64_t i1 = smaller(i + block, rows);
-    int64_t j = 0;
-    if constexpr (std::is_same<T, float>::value) {
-      for (; i1 - i == block && j + block <= columns; j += block) {
-        transpose_block(in + i * ld_in + j, ld_in, out + j * ld_out + i, ld_out);
+  if (std::is_same<T, float>::value && rows >= block && columns >= block) {
+    // The last blocks overlap those before: what is written twice is the same.
+    for (int64_t i = 0; i < rows; i += block) {
+      const int64_t i0 = smaller(i, rows - block);
+      for (int64_t j = 0; j < columns; j += block) {
+        const int64_t j0 = smaller(j, columns - block);
+        if constexpr (std::is_same<T, float>::value) {
+          transpose_block(in + i0 * ld_in + j0, ld_in, out + j0 * ld_out + i0, ld_out);
+        }
       }
     }
-    transpose_elements(i, i1, j, columns, in, ld_in, out, ld_out);
+    return;
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) out[j * ld_out + i] = in[i * ld_in + j];
   }
 }

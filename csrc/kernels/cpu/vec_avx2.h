@@ -7,6 +7,7 @@ template <>
 struct Vec<float> {
   static constexpr int size = 8;
   static constexpr int gemm_rows = 6;
+  static constexpr int gemm_vectors = 2;
   __m256 v;
 
   static Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
@@ -59,6 +60,7 @@ template <>
 struct Vec<double> {
   static constexpr int size = 4;
   static constexpr int gemm_rows = 6;
+  static constexpr int gemm_vectors = 2;
   __m256d v;
 
   static Vec broadcast(double x) { return {_mm256_set1_pd(x)}; }

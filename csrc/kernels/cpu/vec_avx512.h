@@ -7,6 +7,7 @@ template <>
 struct Vec<float> {
   static constexpr int size = 16;
   static constexpr int gemm_rows = 8;
+  static constexpr int gemm_vectors = 3;
   __m512 v;
 
   static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
@@ -30,7 +31,9 @@ struct Vec<float> {
   }
   friend Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)}; }
   friend Vec copysign(Vec magnitude, Vec sign) {
-    return {_mm512_or_ps(abs(magnitude).v, _mm512_and_ps(_mm512_set1_ps(-0.0f), sign.v))};
+    const __m512i take_sign = _mm512_set1_epi32(INT32_MIN);  // 0xca: where set, the second
+    return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(take_sign, _mm512_castps_si512(sign.v),
+                                                          _mm512_castps_si512(magnitude.v), 0xca))};
   }
   friend Vec shift_exponent(Vec a) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
@@ -47,6 +50,7 @@ template <>
 struct Vec<double> {
   static constexpr int size = 8;
   static constexpr int gemm_rows = 8;
+  static constexpr int gemm_vectors = 3;
   __m512d v;
 
   static Vec broadcast(double x) { return {_mm512_set1_pd(x)}; }
@@ -70,7 +74,9 @@ struct Vec<double> {
   }
   friend Vec abs(Vec a) { return {_mm512_andnot_pd(_mm512_set1_pd(-0.0), a.v)}; }
   friend Vec copysign(Vec magnitude, Vec sign) {
-    return {_mm512_or_pd(abs(magnitude).v, _mm512_and_pd(_mm512_set1_pd(-0.0), sign.v))};
+    const __m512i take_sign = _mm512_set1_epi64(INT64_MIN);
+    return {_mm512_castsi512_pd(_mm512_ternarylogic_epi64(take_sign, _mm512_castpd_si512(sign.v),
+                                                          _mm512_castpd_si512(magnitude.v), 0xca))};
   }
   friend Vec shift_exponent(Vec a) {
     return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))};

@@ -4,7 +4,8 @@
 // clang-format off
 // The Vec interface, the same in each vec_*.h:
 //
-//   size, gemm_rows             lanes; rows of the matrix-product tile that fit the register file
+//   size                        lanes
+//   gemm_rows, gemm_vectors     size of the matrix-product tile that fits the register file
 //   broadcast(x)                x in every lane
 //   load(p)                     size elements, unaligned
 //   load(p, n, rest)            n elements, nothing else is read; `rest` in the other lanes
@@ -37,6 +38,7 @@ template <class T>
 struct Vec {
   static constexpr int size = 16 / sizeof(T);
   static constexpr int gemm_rows = 4;
+  static constexpr int gemm_vectors = 2;
 
   using Bits = typename BaselineTypes<T>::Bits;
   typedef T Register __attribute__((vector_size(16)));

@@ -7,6 +7,7 @@ template <>
 struct Vec<float> {
   static constexpr int size = 4;
   static constexpr int gemm_rows = 8;
+  static constexpr int gemm_vectors = 2;
   float32x4_t v;
 
   static Vec broadcast(float x) { return {vdupq_n_f32(x)}; }
@@ -50,6 +51,7 @@ template <>
 struct Vec<double> {
   static constexpr int size = 2;
   static constexpr int gemm_rows = 8;
+  static constexpr int gemm_vectors = 2;
   float64x2_t v;
 
   static Vec broadcast(double x) { return {vdupq_n_f64(x)}; }
