@@ -201,12 +201,21 @@ def test_a_model_changed_under_it_is_refused():
         engine.run(make_steps(1, 4, 10))
 
 
+def test_indices_out_of_range_end_the_run_before_the_first_step():
+    model = make_model(SHAPES[0])
+    steps = make_steps(4, 2, 10)
+    steps.indices[2] = 10
+    with pytest.raises(IndexError, match="index of an example must be from 0 to 9, got 10"):
+        native(model, examples_of(10, 27, 3), 2).run(steps)
+    assert steps.done == 0
+    assert equal(model, make_model(SHAPES[0]))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda e, s: e.tokens[3].fill_(27), "tokens of example 3 must be from 0 to 26, got 27"),
-        (lambda e, s: e.targets[3].fill_(-1), "target of example 3 must be from 0 to 26, got -1"),
-        (lambda e, s: s.indices[2].fill_(10), "index of an example must be from 0 to 9, got 10"),
+        (lambda e: e.tokens[3].fill_(27), "tokens of example 3 must be from 0 to 26, got 27"),
+        (lambda e: e.targets[3].fill_(-1), "target of example 3 must be from 0 to 26, got -1"),
     ],
 )
 def test_ids_out_of_range_end_the_run_before_the_step(spoil, message):
@@ -215,7 +224,7 @@ def test_ids_out_of_range_end_the_run_before_the_step(spoil, message):
     steps = make_steps(4, 2, 10)
     steps.indices[:2] = 0
     steps.indices[2] = 3
-    spoil(examples, steps)
+    spoil(examples)
     with pytest.raises(IndexError, match=message):
         native(model, examples, 2).run(steps)
     assert steps.done == 2

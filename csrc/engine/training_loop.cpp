@@ -44,22 +44,35 @@ MlpCrossEntropy<A> problem_of(const ModelSizes& sizes, const Trained<A>* paramet
   return p;
 }
 
-[[noreturn]] void throw_out_of_range(const TrainingData& data, const ModelSizes& sizes,
-                                     const int64_t* indices, int64_t batch_size) {
-  const auto outside = [](int64_t id, int64_t end) { return id < 0 || id >= end; };
-  const auto fail = [](const std::string& what, int64_t got, int64_t end) {
-    throw std::out_of_range("pymlp: " + what + " must be from 0 to " + std::to_string(end - 1) +
-                            ", got " + std::to_string(got));
-  };
+bool outside(int64_t id, int64_t end) {
+  return static_cast<uint64_t>(id) >= static_cast<uint64_t>(end);
+}
+
+[[noreturn]] void throw_out_of_range(const std::string& what, int64_t got, int64_t end) {
+  throw std::out_of_range("pymlp: " + what + " must be from 0 to " + std::to_string(end - 1) +
+                          ", got " + std::to_string(got));
+}
+
+void check_indices(const Steps& steps, int64_t N) {
+  const int64_t* const end = steps.indices + steps.count * steps.batch_size;
+  const int64_t* const bad =
+      std::find_if(steps.indices, end, [N](int64_t index) { return outside(index, N); });
+  if (bad != end) throw_out_of_range("the index of an example", *bad, N);
+}
+
+// Says which id of the batch it is.
+[[noreturn]] void throw_bad_id(const TrainingData& data, const ModelSizes& sizes,
+                               const int64_t* indices, int64_t batch_size) {
   for (int64_t b = 0; b < batch_size; ++b) {
     const int64_t n = indices[b];
-    if (outside(n, data.N)) fail("the index of an example", n, data.N);
     const std::string place = "of example " + std::to_string(n);
     for (int64_t t = 0; t < sizes.T; ++t) {
       const int64_t id = data.tokens[n * sizes.T + t];
-      if (outside(id, sizes.V)) fail("tokens " + place, id, sizes.V);
+      if (outside(id, sizes.V)) throw_out_of_range("tokens " + place, id, sizes.V);
     }
-    if (outside(data.targets[n], sizes.V)) fail("the target " + place, data.targets[n], sizes.V);
+    if (outside(data.targets[n], sizes.V)) {
+      throw_out_of_range("the target " + place, data.targets[n], sizes.V);
+    }
   }
   throw std::out_of_range("pymlp: the examples were changed during a step");
 }
@@ -93,6 +106,7 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
 template <class A>
 void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
                           const Parallel& parallel, int64_t& done) {
+  check_indices(steps, data_.N);
   const Kernels<A>& kernels = active_kernels().of<A>();
   const MlpCrossEntropy<A> problem =
       problem_of<A>(sizes_, parameters, batch_size_, tokens_.data(), targets_.data());
@@ -108,7 +122,7 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
     parallel.run({"batch", batch_size_, 16 * (sizes_.T + 1)}, [&](int64_t begin, int64_t end) {
       if (!gather(indices, begin, end)) in_range = false;
     });
-    if (!in_range) throw_out_of_range(data_, sizes_, indices, batch_size_);
+    if (!in_range) throw_bad_id(data_, sizes_, indices, batch_size_);
     if (k + 1 < steps.count) prefetch(indices + batch_size_);
     kernels.mlp_cross_entropy(problem, &loss, &gradients, aligned(workspace_memory_), parallel);
     double scale = factor;
@@ -128,18 +142,13 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
   }
 }
 
-// Examples [begin, end) of the batch as the kernels want them; false if an id or an index is out of
-// range.
+// Examples [begin, end) of the batch as the kernels want them; false if an id is out of range.
 template <class A>
 bool TrainingLoop<A>::gather(const int64_t* indices, int64_t begin, int64_t end) {
   const auto [V, T, E, H] = sizes_;
-  const auto outside = [](int64_t id, int64_t end) {
-    return static_cast<uint64_t>(id) >= static_cast<uint64_t>(end);
-  };
   bool bad = false;
   int32_t* to = tokens_.data() + begin * T;
   for (int64_t b = begin; b < end; ++b) {
-    if (outside(indices[b], data_.N)) return false;
     const int64_t* from = data_.tokens + indices[b] * T;
     for (int64_t t = 0; t < T; ++t) {
       bad |= outside(from[t], V);

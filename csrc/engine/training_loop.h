@@ -62,8 +62,8 @@ class TrainingLoop {
                int64_t batch_size);
 
   // Carries out the steps on parameters[0..n_parameters). `done` counts those that are complete: if
-  // `parallel` throws, the state is that after them. So it is after the std::out_of_range for an
-  // index that is not in [0, N) or an id that is not in [0, V).
+  // `parallel` throws, the state is that after them. std::out_of_range: for an index that is not in
+  // [0, N), before the first step; for an id that is not in [0, V), before its step.
   void run(const Trained<A>* parameters, const Steps& steps, const Parallel& parallel,
            int64_t& done);
 

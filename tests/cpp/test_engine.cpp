@@ -1,0 +1,137 @@
+// The engine's threads and its training loop, on arrays of exactly their size for the sanitizers.
+#include <atomic>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "check.h"
+#include "engine/team.h"
+#include "engine/training_loop.h"
+#include "kernels/serial.h"
+
+using pymlp::Phase;
+using pymlp::Steps;
+using pymlp::Team;
+using pymlp::Trained;
+using pymlp::TrainingData;
+using pymlp::TrainingLoop;
+
+namespace {
+
+constexpr int64_t V = 7, T = 2, E = 3, H = 100, N = 40, B = 9, K = 6;
+
+struct Run {
+  std::vector<int64_t> tokens, targets, indices;
+  std::vector<std::vector<float>> parameters;
+  std::vector<double> rates, losses;
+  int64_t done = 0;
+
+  Run() : tokens(N * T), targets(N), indices(K * B), rates(K, 0.5), losses(K) {
+    uint32_t state = 1;
+    const auto next = [&state] { return (state = state * 1664525u + 1013904223u) >> 16; };
+    for (int64_t& id : tokens) id = next() % V;
+    for (int64_t& id : targets) id = next() % V;
+    for (int64_t& index : indices) index = next() % N;
+    for (int64_t size : pymlp::ModelSizes{V, T, E, H}.parameter_sizes()) {
+      std::vector<float> values(size);
+      for (float& x : values) x = float(next() % 1000) / 1000 - 0.5f;
+      parameters.push_back(values);
+    }
+  }
+
+  void train(const pymlp::Parallel& parallel) {
+    const TrainingData data{N, tokens.data(), targets.data()};
+    TrainingLoop<float> loop({V, T, E, H}, {}, data, B);
+    Trained<float> trained[pymlp::n_parameters];
+    for (size_t i = 0; i < parameters.size(); ++i) trained[i].parameter = parameters[i].data();
+    Steps steps;
+    steps.count = K;
+    steps.batch_size = B;
+    steps.indices = indices.data();
+    steps.rates = rates.data();
+    steps.losses = losses.data();
+    loop.run(trained, steps, parallel, done);
+  }
+};
+
+std::string message_of(Run& run) {
+  try {
+    run.train(pymlp::Serial());
+  } catch (const std::out_of_range& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST(team_runs_every_item_once) {
+  for (int threads : {1, 2, 3, 5}) {
+    const Team team(threads);
+    for (int64_t total : {0, 1, 2, 3, 7, 1000}) {
+      for (int repeat = 0; repeat < 200; ++repeat) {
+        std::vector<int> runs(total, 0);
+        team.run({"count", total, 1 << 20}, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) ++runs[i];
+        });
+        CHECK_EQ(std::accumulate(runs.begin(), runs.end(), int64_t(0)), total);
+        for (int count : runs) CHECK_EQ(count, 1);
+      }
+    }
+  }
+}
+
+TEST(team_wakes_threads_that_sleep) {
+  const Team team(3);
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::atomic<int64_t> sum{0};
+    team.run({"sum", 300, 1 << 20}, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) sum += i;
+    });
+    CHECK_EQ(sum.load(), 300 * 299 / 2);
+  }
+}
+
+TEST(team_lets_before_phase_abandon_the_kernel) {
+  int calls = 0;
+  const Team team(2, [&] {
+    if (++calls == 3) throw std::runtime_error("enough");
+  });
+  int phases = 0;
+  bool thrown = false;
+  try {
+    for (; phases < 100; ++phases) team.run({"work", 1, int64_t(1) << 24}, [](int64_t, int64_t) {});
+  } catch (const std::runtime_error&) {
+    thrown = true;
+  }
+  CHECK(thrown);
+  CHECK_EQ(phases, 2);
+}
+
+TEST(training_gives_the_same_bits_on_any_number_of_threads) {
+  Run serial;
+  serial.train(pymlp::Serial());
+  CHECK_EQ(serial.done, K);
+  CHECK(serial.parameters != Run().parameters);
+  for (int threads : {2, 4}) {
+    Run run;
+    run.train(Team(threads));
+    CHECK(run.losses == serial.losses);
+    CHECK(run.parameters == serial.parameters);
+  }
+}
+
+TEST(training_reads_nothing_for_ids_out_of_range) {
+  for (int64_t id : {int64_t(-1), V, int64_t(1) << 62}) {
+    Run token, target, index;
+    token.tokens[token.indices[2 * B] * T + 1] = id;
+    target.targets[target.indices[2 * B]] = id;
+    index.indices[2 * B + 1] = id == V ? N : id;
+    CHECK(message_of(token).find("tokens of example") != std::string::npos);
+    CHECK(message_of(target).find("the target of example") != std::string::npos);
+    CHECK(message_of(index).find("the index of an example") != std::string::npos);
+    CHECK_EQ(token.done, 2);
+    CHECK_EQ(index.done, 0);
+  }
+}
