@@ -23,8 +23,6 @@ class _TrainingLoop:
         batch_size: int,
     ) -> None: ...
     @property
-    def done(self) -> int: ...
-    @property
     def profile(self) -> dict[str, tuple[float, int]]: ...
     def run(
         self,
@@ -37,6 +35,7 @@ class _TrainingLoop:
         rates: NDArray[np.float64],
         losses: NDArray[np.float64],
         grad_norms: NDArray[np.float64] | None,
+        done: NDArray[np.int64],
         done_before: int,
         threads: int,
     ) -> None: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -103,6 +104,7 @@ class NativeEngine:
     def run(self, steps: Steps) -> None:
         self._trained.check()
         self._check_memory()
+        done = np.zeros(1, dtype=np.int64)
         try:
             self._loop.run(
                 parameters=_arrays(list(self._mlp.parameters())),
@@ -113,11 +115,12 @@ class NativeEngine:
                 rates=steps.rates.numpy(),
                 losses=steps.losses.numpy(),
                 grad_norms=None if steps.grad_norms is None else steps.grad_norms.numpy(),
+                done=done,
                 done_before=self._updates,
                 threads=torch.get_num_threads(),
             )
         finally:
-            steps.done = self._loop.done
+            steps.done = int(done[0])
             self._updates += steps.done
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -356,6 +356,7 @@ def test_one_engine_runs_once_at_a_time():
     worker = threading.Thread(target=engine.run, args=(long,))
     worker.start()
     time.sleep(0.1)
+    steps_done = torch.zeros(1, dtype=torch.int64).numpy()
     with pytest.raises(RuntimeError, match="running already"):
         engine._loop.run(
             parameters=[],
@@ -366,6 +367,7 @@ def test_one_engine_runs_once_at_a_time():
             rates=long.rates.numpy(),
             losses=long.losses.numpy(),
             grad_norms=None,
+            done=steps_done,
             done_before=0,
             threads=1,
         )

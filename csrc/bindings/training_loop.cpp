@@ -66,7 +66,8 @@ class TrainingLoop {
   void run(std::vector<Array<A>>& parameters, const std::vector<bool>& trained,
            std::vector<Array<A>>& first, std::vector<Array<A>>& second,
            const Array<int64_t>& indices, const Array<double>& rates, Array<double>& losses,
-           std::optional<Array<double>>& grad_norms, int64_t done_before, int threads) {
+           std::optional<Array<double>>& grad_norms, Array<int64_t>& done, int64_t done_before,
+           int threads) {
     const Running running(running_);
     const auto pointers = checked(parameters, trained, first, second);
     pymlp::Steps steps;
@@ -80,13 +81,12 @@ class TrainingLoop {
     steps.losses = losses.mutable_data();
     steps.grad_norms = grad_norms ? grad_norms->mutable_data() : nullptr;
     steps.done_before = done_before;
-    done_ = 0;
+    expect_size("done", done.size(), 1);
+    int64_t& complete = *done.mutable_data();
     const py::gil_scoped_release release;
     const pymlp::Team team(threads, SignalCheck(), profiling_ ? &profile_ : nullptr);
-    loop_.run(pointers.data(), steps, team, done_);
+    loop_.run(pointers.data(), steps, team, complete);
   }
-
-  int64_t done() const { return done_; }
 
   void set_profiling(bool on) { profiling_ = on; }
   bool profiling() const { return profiling_; }
@@ -141,7 +141,6 @@ class TrainingLoop {
   pymlp::TrainingLoop<A> loop_;
   pymlp::Profile profile_;
   bool profiling_ = false;
-  int64_t done_ = 0;
   std::atomic<bool> running_{false};
 };
 
@@ -172,11 +171,10 @@ void bind(py::module_& module, const char* name) {
       .def("run", &Loop::run, py::kw_only(), py::arg("parameters").noconvert(), py::arg("trained"),
            py::arg("first").noconvert(), py::arg("second").noconvert(),
            py::arg("indices").noconvert(), py::arg("rates").noconvert(),
-           py::arg("losses").noconvert(), py::arg("grad_norms").noconvert(), py::arg("done_before"),
-           py::arg("threads"),
-           "Carries out len(rates) steps in place; `done` counts those complete, also after an "
-           "exception.")
-      .def_property_readonly("done", &Loop::done, "Complete steps of the last run.")
+           py::arg("losses").noconvert(), py::arg("grad_norms").noconvert(),
+           py::arg("done").noconvert(), py::arg("done_before"), py::arg("threads"),
+           "Carries out len(rates) steps in place; counts those complete in done (1,), also where "
+           "an exception ends them.")
       .def_property("profiling", &Loop::profiling, &Loop::set_profiling,
                     "Whether `run` measures its phases.")
       .def_property_readonly("profile", &Loop::profile, "Phase: (seconds, calls).");
