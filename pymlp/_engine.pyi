@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class _TrainingLoop:
         done: NDArray[np.int64],
         done_before: int,
         threads: int,
+        stopping: Callable[[], bool],
     ) -> None: ...
 
 class TrainingLoopFloat32(_TrainingLoop): ...

@@ -37,6 +37,8 @@ class _TorchEngine:
         self._trained.check()
         wants_norms = steps.grad_norms is not None or self._max_norm is not None
         for start in range(0, len(steps), _GATHERED_STEPS):
+            if steps.stopping:
+                break
             part = slice(start, start + _GATHERED_STEPS)
             losses: list[Tensor | float] = []
             self._norms = [] if wants_norms else None

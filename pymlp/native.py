@@ -118,6 +118,7 @@ class NativeEngine:
                 done=done,
                 done_before=self._updates,
                 threads=torch.get_num_threads(),
+                stopping=lambda: steps.stopping,
             )
         finally:
             steps.done = int(done[0])

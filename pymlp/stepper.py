@@ -50,26 +50,35 @@ class Stepper:
         self.losses = torch.zeros(config.steps, dtype=torch.float64)
         self.grad_norms = torch.full_like(self.losses, math.nan) if config.log_grad_norm else None
         self.seconds = 0.0
+        self._steps: Steps | None = None
         self._steps_run = 0
         self._at_once = 1
         self._config = config
         self._batches = Batches(len(examples), config.batch_size, config.seed)
 
     def run(self, until: int) -> Tensor:
-        """At least one step, at most up to ``until``, and not for long; their losses (K,).
+        """A few steps, at most up to ``until``, and not for long; their losses (K,).
+
+        There is at least one, unless `stop` is called meanwhile.
 
         Raises:
             DivergedError: a loss is not finite.
         """
         start = time.perf_counter()
         first = self.step
-        steps = self._take(min(until - self.step, self._at_once))
+        self._steps = steps = self._take(min(until - self.step, self._at_once))
         try:
             self.engine.run(steps)
         finally:
             self._count(steps, time.perf_counter() - start)
-        self._check(first, steps.losses)
-        return steps.losses
+        losses = steps.losses[: steps.done]
+        self._check(first, losses)
+        return losses
+
+    def stop(self) -> None:
+        """Make a `run` that is under way return soon."""
+        if self._steps is not None:
+            self._steps.stopping = True
 
     def _take(self, limit: int) -> Steps:
         indices = self._batches.take(limit)

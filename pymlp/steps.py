@@ -26,14 +26,16 @@ class Steps:
         losses: (K,) float64, filled in: the loss of each step before its update.
         grad_norms: (K,) float64, filled in: the norm of the whole gradient before clipping; None if
             nobody wants to know.
-        done: steps that are complete; fewer than K after an exception, and then the model and the
-            optimizer are as these steps left them.
+        stopping: set, from any thread, to make the engine return soon.
+        done: steps that are complete; fewer than K if the engine was stopped or raised an
+            exception, and then the model and the optimizer are as these steps left them.
     """
 
     indices: Tensor
     rates: Tensor
     losses: Tensor
     grad_norms: Tensor | None = None
+    stopping: bool = False
     done: int = 0
 
     def __len__(self) -> int:

@@ -99,6 +99,8 @@ class Trainer:
         """
         while self.step < self.config.steps and not self._stopping:
             losses = self._stepper.run(self._next_event())
+            if len(losses) == 0:  # stopped within the first step
+                continue
             self._tell("on_steps", losses)
             if self._is_due(self.config.log_every):
                 self._log()
@@ -114,9 +116,10 @@ class Trainer:
     def stop(self) -> None:
         """Make `fit`, this one or the next, return soon, with a checkpoint.
 
-        For callbacks and signal handlers.
+        For callbacks, signal handlers and other threads.
         """
         self._stopping = True
+        self._stepper.stop()
 
     def evaluate(self, split: str) -> float:
         """Exact mean loss in nats on ``"train"``, ``"dev"`` or ``"test"``.

@@ -305,6 +305,21 @@ def test_ctrl_c_leaves_a_trainer_that_goes_on():
     assert torch.equal(history.losses, expected.fit().losses)
 
 
+def test_a_trainer_can_be_stopped_within_a_step():
+    data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
+    config = TrainConfig(steps=1000, batch_size=1_000_000, engine="native", eval_every=0)
+    torch.manual_seed(0)
+    trainer = Trainer(MLP(MLPConfig(len(data.vocabulary), n_hidden=2000)), data, config)
+    timer = threading.Timer(0.3, trainer.stop)
+    timer.start()
+    before = {name: p.clone() for name, p in trainer.model.state_dict().items()}
+    start = time.perf_counter()
+    history = trainer.fit()
+    assert time.perf_counter() - start < 2  # one step takes several seconds
+    assert trainer.step == len(history.losses) == 0
+    assert all(torch.equal(p, before[name]) for name, p in trainer.model.state_dict().items())
+
+
 def test_steps_given_back_are_drawn_again():
     batches, expected = Batches(100, 4, seed=1), Batches(100, 4, seed=1)
     drawn = batches.take(9)
@@ -370,6 +385,7 @@ def test_one_engine_runs_once_at_a_time():
             done=steps_done,
             done_before=0,
             threads=1,
+            stopping=lambda: False,
         )
     worker.join()
     assert long.done == 50_000

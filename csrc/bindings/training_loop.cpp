@@ -26,9 +26,14 @@ namespace {
 template <class T>
 using Array = py::array_t<T, py::array::c_style>;
 
-// Lets Python handle its signals; an exception from a handler ends the run.
-class SignalCheck {
+// Ends a run between two phases.
+struct Stopped {};
+
+// Lets Python handle its signals, whose exceptions end a run; and asks whether to stop.
+class Checkpoint {
  public:
+  explicit Checkpoint(const py::object& stopping) : stopping_(stopping) {}
+
   void operator()() {
     constexpr auto period = std::chrono::milliseconds(20);
     const auto now = std::chrono::steady_clock::now();
@@ -36,9 +41,11 @@ class SignalCheck {
     last_ = now;
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (stopping_().cast<bool>()) throw Stopped();
   }
 
  private:
+  const py::object& stopping_;  // () -> bool; outlives the run
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
@@ -67,7 +74,7 @@ class TrainingLoop {
            std::vector<Array<A>>& first, std::vector<Array<A>>& second,
            const Array<int64_t>& indices, const Array<double>& rates, Array<double>& losses,
            std::optional<Array<double>>& grad_norms, Array<int64_t>& done, int64_t done_before,
-           int threads) {
+           int threads, const py::object& stopping) {
     const Running running(running_);
     const auto pointers = checked(parameters, trained, first, second);
     pymlp::Steps steps;
@@ -84,8 +91,11 @@ class TrainingLoop {
     expect_size("done", done.size(), 1);
     int64_t& complete = *done.mutable_data();
     const py::gil_scoped_release release;
-    const pymlp::Team team(threads, SignalCheck(), profiling_ ? &profile_ : nullptr);
-    loop_.run(pointers.data(), steps, team, complete);
+    const pymlp::Team team(threads, Checkpoint(stopping), profiling_ ? &profile_ : nullptr);
+    try {
+      loop_.run(pointers.data(), steps, team, complete);
+    } catch (const Stopped&) {  // `complete` says where
+    }
   }
 
   void set_profiling(bool on) { profiling_ = on; }
@@ -173,8 +183,9 @@ void bind(py::module_& module, const char* name) {
            py::arg("indices").noconvert(), py::arg("rates").noconvert(),
            py::arg("losses").noconvert(), py::arg("grad_norms").noconvert(),
            py::arg("done").noconvert(), py::arg("done_before"), py::arg("threads"),
+           py::arg("stopping"),
            "Carries out len(rates) steps in place; counts those complete in done (1,), also where "
-           "an exception ends them.")
+           "an exception ends them, or stopping() gives True.")
       .def_property("profiling", &Loop::profiling, &Loop::set_profiling,
                     "Whether `run` measures its phases.")
       .def_property_readonly("profile", &Loop::profile, "Phase: (seconds, calls).");
