@@ -14,6 +14,7 @@ from pymlp.functional import (
 from pymlp.model import MLP, MLPConfig, lecture_init
 from pymlp.presets import PRESETS
 from pymlp.sampling import sample
+from pymlp.scoring import Scorer, score
 from pymlp.trainer import Trainer
 
 isa.use_environment()
@@ -22,6 +23,7 @@ __all__ = [
     "MLP",
     "PRESETS",
     "MLPConfig",
+    "Scorer",
     "TrainConfig",
     "Trainer",
     "cross_entropy",
@@ -35,4 +37,5 @@ __all__ = [
     "mlp_cross_entropy",
     "reference",
     "sample",
+    "score",
 ]

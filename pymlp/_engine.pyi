@@ -55,3 +55,43 @@ def active_isa() -> str: ...
 def active_lanes() -> int: ...
 def force_isa(name: str) -> bool: ...
 def compiler() -> str: ...
+def token_losses_float32(
+    *,
+    sizes: tuple[int, int, int, int],
+    parameters: list[NDArray[np.float32]],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    threads: int,
+) -> NDArray[np.float32]: ...
+def token_losses_float64(
+    *,
+    sizes: tuple[int, int, int, int],
+    parameters: list[NDArray[np.float64]],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    threads: int,
+) -> NDArray[np.float64]: ...
+def sample_float32(
+    *,
+    sizes: tuple[int, int, int, int],
+    parameters: list[NDArray[np.float32]],
+    count: int,
+    prefix: list[int],
+    max_length: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    threads: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+def sample_float64(
+    *,
+    sizes: tuple[int, int, int, int],
+    parameters: list[NDArray[np.float64]],
+    count: int,
+    prefix: list[int],
+    max_length: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    threads: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...

@@ -19,6 +19,7 @@ from pymlp.commands.eval import evaluate
 from pymlp.commands.info import info
 from pymlp.commands.plot import plot
 from pymlp.commands.sample import sample
+from pymlp.commands.score import score
 from pymlp.commands.train import train
 
 
@@ -63,5 +64,5 @@ def main() -> None:
     """Train, judge and use the MLP language model of Bengio et al. (2003)."""
 
 
-for command in (train, evaluate, sample, plot, info, bench):
+for command in (train, evaluate, sample, score, plot, info, bench):
     main.add_command(command)

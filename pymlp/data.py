@@ -46,6 +46,7 @@ __all__ = [
     "Report",
     "Splits",
     "Vocabulary",
+    "encode",
     "examples",
     "names",
     "read_lines",
@@ -99,8 +100,7 @@ def examples(lines: Sequence[Line], vocabulary: Vocabulary, block_size: int) -> 
         ValueError: a token is not in the vocabulary, a line holds a line break, or `block_size` is
             below 1.
     """
-    _check_list(lines)
-    ids, starts = (_encode_words if vocabulary.separator else _encode_characters)(lines, vocabulary)
+    ids, starts = encode(lines, vocabulary)
     missing = ids < 0
     if missing.any():
         at = int(missing.argmax())
@@ -109,6 +109,17 @@ def examples(lines: Sequence[Line], vocabulary: Vocabulary, block_size: int) -> 
         raise ValueError(f"examples: line {line + 1}: {vocabulary.describe_missing(token)}")
     tokens, targets = _engine.make_examples(ids, starts, block_size)
     return Examples(torch.from_numpy(tokens), torch.from_numpy(targets))
+
+
+def encode(lines: Sequence[Line], vocabulary: Vocabulary) -> _Encoded:
+    """Ids (int32) of the tokens of all lines, -1 for what the vocabulary lacks; and where each line
+    starts (int64), with the number of ids at the end.
+
+    Raises:
+        TypeError, ValueError: as `examples`.
+    """
+    _check_list(lines)
+    return (_encode_words if vocabulary.separator else _encode_characters)(lines, vocabulary)
 
 
 def _check_list(lines: Sequence[Line]) -> None:

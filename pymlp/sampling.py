@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pymlp import reference
 from pymlp.data import Splits, Vocabulary
+from pymlp.inference import draw_ids, is_native
 from pymlp.model import MLP
 
 # The lecture's: its training seed, plus 10.
@@ -36,7 +37,9 @@ def sample(
 ) -> list[str]:
     """Draw ``n`` lines, token by token, all lines at once.
 
-    One line alone (``n=1``) is the first one that the lecture's loop draws with the same seed.
+    On the CPU line i depends on the model, the seed and i, not on ``n`` or the number of threads.
+    One line alone (``n=1``) is drawn by PyTorch's generator instead: it is the first one that the
+    lecture's loop draws with the same seed.
 
     Args:
         model: its device does the work.
@@ -62,13 +65,25 @@ def sample(
         raise ValueError(f"sample: top_k must be at least 1, got {top_k}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"sample: seed must be at least 0 and less than 2**63, got {seed}")
+    if n > 1 and is_native(model):
+        temperature = 0.0 if temperature < _COLDEST else temperature
+        lines = draw_ids(
+            model,
+            n,
+            prefix=start,
+            max_length=max_length,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
+        return vocabulary.decode_all(lines)
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     choose = partial(_choose, temperature=temperature, top_k=top_k, generator=generator)
     at_once = max(1, _MAX_PROBABILITIES // len(vocabulary))
-    lines: list[list[int]] = []
+    lines = []
     while len(lines) < n:
         lines += _draw(model, choose, start, min(at_once, n - len(lines)), max_length)
-    return [vocabulary.decode(ids) for ids in lines]
+    return vocabulary.decode_all(lines)
 
 
 def _draw(

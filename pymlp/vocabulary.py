@@ -126,6 +126,11 @@ class Vocabulary:
                 raise ValueError(f"Vocabulary: id {i} is not in the range 0 to {len(self) - 1}")
         return self.separator.join(self.tokens[i] for i in ids)
 
+    def decode_all(self, lines: Iterable[Iterable[int]]) -> list[str]:
+        """The texts of many lines of ids, which must be in range."""
+        spell, join = self.tokens.__getitem__, self.separator.join
+        return [join(map(spell, ids)) for ids in lines]
+
     def describe_missing(self, token: str) -> str:
         """A sentence for the error that `token` is not in the vocabulary."""
         kind = "word" if self.separator else "character"

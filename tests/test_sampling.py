@@ -46,6 +46,28 @@ def untrained(kind=MLP):
     return model, vocabulary
 
 
+def test_native_samples_do_not_depend_on_the_number_or_the_threads(set_num_threads):
+    model, vocabulary = untrained()
+    few = sample(model, vocabulary, 5)
+    for threads in (1, 2, 3):
+        set_num_threads(threads)
+        assert sample(model, vocabulary, 9000)[:5] == few
+        assert sample(model, vocabulary, 5, seed=1) != few
+
+
+def test_native_samples_are_drawn_as_the_numbers_say():
+    """Line i: its tokens are where Philox's numbers for (seed, i, position) fall."""
+    model, vocabulary = untrained()
+    model = model.double()
+    lines = sample(model, vocabulary, 300, temperature=0.7, top_k=5, max_length=8, seed=11)
+    for line in lines:
+        context = [0, 0, 0]
+        for token in vocabulary.encode(line):
+            logits = model(torch.tensor([context]))[0]
+            assert token in logits.topk(5).indices
+            context = [*context[1:], token]
+
+
 def assert_frequencies(counts, probabilities):
     """Within four standard deviations of what `probabilities` let expect."""
     total = sum(counts.values())

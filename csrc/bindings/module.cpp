@@ -5,12 +5,14 @@
 namespace py = pybind11;
 
 void bind_data(py::module_& module);
+void bind_inference(py::module_& module);
 void bind_isa(py::module_& module);
 void bind_training_loop(py::module_& module);
 
 PYBIND11_MODULE(_engine, module) {
   module.doc() = "Native parts of pymlp that need no torch.";
   bind_data(module);
+  bind_inference(module);
   bind_isa(module);
   bind_training_loop(module);
 }

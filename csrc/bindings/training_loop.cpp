@@ -7,7 +7,6 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -17,44 +16,16 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/arrays.h"
+#include "bindings/checkpoint.h"
 #include "engine/team.h"
 
 namespace py = pybind11;
 
 namespace {
 
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
-
-// Ends a run between two phases.
-struct Stopped {};
-
-// Lets Python handle its signals, whose exceptions end a run; and asks whether to stop.
-class Checkpoint {
- public:
-  explicit Checkpoint(const py::object& stopping) : stopping_(stopping) {}
-
-  void operator()() {
-    constexpr auto period = std::chrono::milliseconds(20);
-    const auto now = std::chrono::steady_clock::now();
-    if (now - last_ < period) return;
-    last_ = now;
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    if (stopping_().cast<bool>()) throw Stopped();
-  }
-
- private:
-  const py::object& stopping_;  // () -> bool; outlives the run
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
-void expect_size(const char* what, int64_t got, int64_t expected) {
-  if (got != expected) {
-    throw py::value_error("TrainingLoop: " + std::string(what) + " must have " +
-                          std::to_string(expected) + " elements, got " + std::to_string(got));
-  }
-}
+using pymlp::Array;
+using pymlp::expect_size;
 
 template <class A>
 class TrainingLoop {
@@ -91,10 +62,10 @@ class TrainingLoop {
     expect_size("done", done.size(), 1);
     int64_t& complete = *done.mutable_data();
     const py::gil_scoped_release release;
-    const pymlp::Team team(threads, Checkpoint(stopping), profiling_ ? &profile_ : nullptr);
+    const pymlp::Team team(threads, pymlp::Checkpoint(stopping), profiling_ ? &profile_ : nullptr);
     try {
       loop_.run(pointers.data(), steps, team, complete);
-    } catch (const Stopped&) {  // `complete` says where
+    } catch (const pymlp::Stopped&) {  // `complete` says where
     }
   }
 

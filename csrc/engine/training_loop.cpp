@@ -15,12 +15,6 @@ namespace {
 // The gradient's squares are summed in blocks, so that the sum's order depends on no thread.
 constexpr int64_t block = 4096;
 
-void* aligned(std::vector<char>& memory) {
-  constexpr uintptr_t line = 64;
-  const auto address = reinterpret_cast<uintptr_t>(memory.data());
-  return reinterpret_cast<void*>((address + line - 1) / line * line);
-}
-
 template <class A>
 MlpCrossEntropy<A> problem_of(const ModelSizes& sizes, const Trained<A>* parameters, int64_t N,
                               const int32_t* tokens, const int32_t* targets) {
@@ -42,15 +36,6 @@ MlpCrossEntropy<A> problem_of(const ModelSizes& sizes, const Trained<A>* paramet
   p.output.bias = parameters[4].parameter;
   p.output.target = {targets, false};
   return p;
-}
-
-bool outside(int64_t id, int64_t end) {
-  return static_cast<uint64_t>(id) >= static_cast<uint64_t>(end);
-}
-
-[[noreturn]] void throw_out_of_range(const std::string& what, int64_t got, int64_t end) {
-  throw std::out_of_range("pymlp: " + what + " must be from 0 to " + std::to_string(end - 1) +
-                          ", got " + std::to_string(got));
 }
 
 void check_indices(const Steps& steps, int64_t N) {
@@ -100,7 +85,7 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
   const Trained<A> none[n_parameters];
   const MlpCrossEntropy<A> problem = problem_of<A>(sizes_, none, batch_size_, nullptr, nullptr);
   const Kernels<A>& kernels = active_kernels().of<A>();
-  workspace_memory_.resize(kernels.mlp_cross_entropy_workspace(problem, true) + 64);
+  workspace_.reserve(kernels.mlp_cross_entropy_workspace(problem, true));
 }
 
 template <class A>
@@ -124,7 +109,7 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
     });
     if (!in_range) throw_bad_id(data_, sizes_, indices, batch_size_);
     if (k + 1 < steps.count) prefetch(indices + batch_size_);
-    kernels.mlp_cross_entropy(problem, &loss, &gradients, aligned(workspace_memory_), parallel);
+    kernels.mlp_cross_entropy(problem, &loss, &gradients, workspace_.get(), parallel);
     double scale = factor;
     if (wants_norm) {
       const double norm = grad_norm(parameters, parallel) * scale;

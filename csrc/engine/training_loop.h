@@ -5,22 +5,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/model.h"
 #include "kernels/kernels.h"
 
 namespace pymlp {
-
-// The parameters in the order of the model's state_dict.
-constexpr int n_parameters = 5;
-
-struct ModelSizes {
-  int64_t V, T, E, H;
-
-  // Elements of embedding (V, E), hidden weight (H, T*E) and bias (H), output weight (V, H) and
-  // bias (V).
-  std::array<int64_t, n_parameters> parameter_sizes() const {
-    return {V * E, H * T * E, H, V * H, V};
-  }
-};
 
 // A parameter and the optimizer's state of it; each dense, of the size of the parameter.
 template <class A>
@@ -81,7 +69,7 @@ class TrainingLoop {
   std::vector<int32_t> tokens_, targets_;  // (B, T), (B): the batch
   std::vector<A> gradient_;                // of all parameters, one after the other
   A* gradients_[n_parameters];
-  std::vector<char> workspace_memory_;
+  Scratch workspace_;
   std::vector<double> squares_;  // sums of blocks of the gradient
 };
 

@@ -122,6 +122,14 @@ struct MlpCrossEntropyGradients {
   Accumulate<S>* factor = nullptr;
 };
 
+// logits = hidden weightᵀ + bias for the hidden layer of embed_linear_tanh.
+template <class A>
+struct MlpLogits {
+  EmbedLinearTanh<A> hidden;
+  const A* weight = nullptr;  // (V, H)
+  const A* bias = nullptr;    // (V), or null for none
+};
+
 // One update of all parameters by the rule of torch.optim.SGD or torch.optim.AdamW.
 struct OptimizerStep {
   bool adamw = false;
@@ -190,6 +198,10 @@ struct Kernels {
   void (*mlp_cross_entropy)(const MlpCrossEntropy<S>&, A* loss,
                             const MlpCrossEntropyGradients<S>* gradients, void* workspace,
                             const Parallel&);
+
+  // logits: (N, V).
+  size_t (*mlp_logits_workspace)(const MlpLogits<A>&);
+  void (*mlp_logits)(const MlpLogits<A>&, A* logits, void* workspace, const Parallel&);
 
   // Updates the parameters in place, in one phase.
   void (*mlp_update)(const MlpUpdate<A>&, const Parallel&);

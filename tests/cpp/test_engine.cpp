@@ -1,10 +1,14 @@
 // The engine's threads and its training loop, on arrays of exactly their size for the sanitizers.
+#include <array>
 #include <atomic>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "check.h"
+#include "engine/inference.h"
+#include "engine/philox.h"
 #include "engine/team.h"
 #include "engine/training_loop.h"
 #include "kernels/serial.h"
@@ -134,4 +138,52 @@ TEST(training_reads_nothing_for_ids_out_of_range) {
     CHECK_EQ(token.done, 2);
     CHECK_EQ(index.done, 0);
   }
+}
+
+// The known answers that come with Random123.
+TEST(philox_gives_the_published_numbers) {
+  using Words = std::array<uint32_t, 4>;
+  constexpr uint32_t ones = 0xffffffff;
+  CHECK(pymlp::philox({0, 0, 0, 0}, {0, 0}) ==
+        (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  CHECK(pymlp::philox({ones, ones, ones, ones}, {ones, ones}) ==
+        (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+}
+
+TEST(inference_reads_nothing_for_ids_out_of_range) {
+  Run run;
+  pymlp::Model<float> model{{V, T, E, H}, {}};
+  for (size_t i = 0; i < run.parameters.size(); ++i) model.parameters[i] = run.parameters[i].data();
+  std::vector<float> losses(N);
+  pymlp::token_losses(model, N, run.tokens.data(), run.targets.data(), losses.data(), Team(2));
+  for (float loss : losses) CHECK(loss > 0);
+  int refused = 0;
+  for (std::vector<int64_t>* ids : {&run.tokens, &run.targets}) {
+    const int64_t before = std::exchange(ids->back(), V);
+    try {
+      pymlp::token_losses(model, N, run.tokens.data(), run.targets.data(), losses.data(), Team(2));
+    } catch (const std::out_of_range&) {
+      ++refused;
+    }
+    ids->back() = before;
+  }
+  CHECK_EQ(refused, 2);
+}
+
+TEST(samples_do_not_depend_on_threads_or_number) {
+  Run run;
+  pymlp::Model<float> model{{V, T, E, H}, {}};
+  for (size_t i = 0; i < run.parameters.size(); ++i) model.parameters[i] = run.parameters[i].data();
+  pymlp::SampleOptions options;
+  options.count = 5000;
+  options.prefix = {3, 1, 2};
+  options.max_length = 9;
+  options.top_k = 3;
+  options.seed = 7;
+  const auto many = pymlp::sample(model, options, Team(3));
+  options.count = 10;
+  const auto few = pymlp::sample(model, options, pymlp::Serial());
+  CHECK(std::equal(few.begin(), few.end(), many.begin()));
+  CHECK(few[0] != few[1] || few[1] != few[2]);
+  for (const auto& sequence : many) CHECK(sequence.size() >= 3 && sequence.size() <= 9);
 }

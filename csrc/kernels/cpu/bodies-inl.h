@@ -20,6 +20,7 @@
 #include "kernels/cpu/linear_cross_entropy-inl.h"
 //
 #include "kernels/cpu/mlp_cross_entropy-inl.h"
+#include "kernels/cpu/mlp_logits-inl.h"
 #include "kernels/cpu/mlp_update-inl.h"
 //
 #include "kernels/cpu/table-inl.h"

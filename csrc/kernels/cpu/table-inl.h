@@ -60,6 +60,10 @@ constexpr Kernels<S> make_kernels() {
     make<MlpCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
         .run(loss, gradients, parallel);
   };
+  k.mlp_logits_workspace = [](const MlpLogits<A>& p) { return measure<MlpLogitsKernel<A>>(p); };
+  k.mlp_logits = [](const MlpLogits<A>& p, A* logits, void* workspace, const Parallel& parallel) {
+    make<MlpLogitsKernel<A>>(workspace, p).run(logits, parallel);
+  };
   k.mlp_update = [](const MlpUpdate<A>& p, const Parallel& parallel) {
     MlpUpdatePass<A>(p).run(parallel);
   };

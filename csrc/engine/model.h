@@ -1,0 +1,52 @@
+// What the engine knows of a model, and memory to compute in.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace pymlp {
+
+// The parameters in the order of the model's state_dict.
+constexpr int n_parameters = 5;
+
+struct ModelSizes {
+  int64_t V, T, E, H;
+
+  // Elements of embedding (V, E), hidden weight (H, T*E) and bias (H), output weight (V, H) and
+  // bias (V).
+  std::array<int64_t, n_parameters> parameter_sizes() const {
+    return {V * E, H * T * E, H, V * H, V};
+  }
+};
+
+inline bool outside(int64_t id, int64_t end) {
+  return static_cast<uint64_t>(id) >= static_cast<uint64_t>(end);
+}
+
+[[noreturn]] inline void throw_out_of_range(const std::string& what, int64_t got, int64_t end) {
+  throw std::out_of_range("pymlp: " + what + " must be from 0 to " + std::to_string(end - 1) +
+                          ", got " + std::to_string(got));
+}
+
+// Aligned memory that only grows.
+class Scratch {
+ public:
+  void reserve(size_t bytes) {
+    if (memory_.size() < bytes + line) memory_.resize(bytes + line);
+  }
+
+  void* get() {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+    return memory_.data() + (line - address % line) % line;
+  }
+
+ private:
+  static constexpr size_t line = 64;
+  std::vector<char> memory_;
+};
+
+}  // namespace pymlp

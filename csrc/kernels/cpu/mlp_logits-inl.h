@@ -1,0 +1,45 @@
+// The logits of many contexts, for inference: with the projection tables of their distinct tokens
+// the hidden layer is T row additions an example (Devlin et al. 2014).
+
+template <class A>
+struct MlpLogitsKernel {
+  const MlpLogits<A>& problem;
+  EmbedLinearTanhPass<A> first_layer;
+  int64_t N, H, V;
+  A* weight_transposed;  // (H, V)
+  A* hidden;             // (N, H)
+
+  MlpLogitsKernel(Workspace& workspace, const MlpLogits<A>& p)
+      : problem(p), first_layer(workspace, p.hidden), N(p.hidden.N), H(p.hidden.H), V(p.hidden.V) {
+    weight_transposed = workspace.take<A>(H * V);
+    hidden = workspace.take<A>(N * H);
+  }
+
+  void run(A* logits, const Parallel& parallel) {
+    first_layer.prepare(false, parallel);
+    const ColumnBlocks& columns = first_layer.columns;
+    columns.run(parallel, "project", first_layer.project_cost() + V, [&](int64_t block) {
+      const int64_t h = columns.begin(block);
+      first_layer.project(block);
+      transpose(V, columns.width(block), problem.weight + h, H, weight_transposed + h * V, V);
+    });
+    parallel.run({"logits", N, H * (first_layer.T + exp_cost + V)},
+                 [&](int64_t begin, int64_t end) { rows(begin, end, logits); });
+  }
+
+ private:
+  void rows(int64_t begin, int64_t end, A* logits) const {
+    const ColumnBlocks& columns = first_layer.columns;
+    for_chunks(begin, end, row_block, [&](int64_t b, int64_t e) {
+      for (int64_t block = 0; block < columns.count; ++block) {
+        first_layer.hidden_columns(block, b, e, hidden + b * H + columns.begin(block), H);
+      }
+      A* out = logits + b * V;
+      for (int64_t n = 0; problem.bias && n < e - b; ++n) {
+        std::memcpy(out + n * V, problem.bias, static_cast<size_t>(V) * sizeof(A));
+      }
+      gemm<A>(e - b, V, H, {hidden + b * H, H, 1}, weight_transposed, V, out, V,
+              problem.bias != nullptr);
+    });
+  }
+};

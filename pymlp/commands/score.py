@@ -1,0 +1,99 @@
+"""`pymlp score`: the log-probability of each line of a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TextIO
+
+import click
+
+from pymlp.commands.common import best_option, json_option, print_json, run_argument, threads_option
+from pymlp.rundir import RunDirectory
+from pymlp.scoring import LineScore, Scorer
+from pymlp.scoring import score as score_lines
+
+_LINES_AT_ONCE = 10_000
+
+
+@click.command(epilog="Example: pymlp score runs/lecture names.txt --per-token")
+@run_argument
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.option("--no-bos", is_flag=True, help="Lines do not begin at their first token.")
+@click.option("--no-eos", is_flag=True, help="Lines do not end after their last token.")
+@click.option("--per-token", is_flag=True, help="Also the log-probability of every token, in nats.")
+@best_option
+@threads_option
+@json_option
+def score(
+    run: RunDirectory,
+    file: TextIO,
+    no_bos: bool,
+    no_eos: bool,
+    per_token: bool,
+    best: bool,
+    as_json: bool,
+) -> None:
+    """Print the log-probability of each line of FILE (default: standard input) under a run's model.
+
+    One line out for each line in: nats, bits, tokens, tokens that are not in the vocabulary, and
+    the line, separated by tabs. The last line, on stderr, has the perplexity of all. With --json
+    there is one object a line, and one with the totals at the end.
+    """
+    model, vocabulary = run.model(best=best), run.vocabulary()
+    scorer = Scorer(model, vocabulary)
+    total = LineScore(0.0, 0, 0)
+    count = 0
+    for lines in _blocks(file):
+        for line, found in zip(
+            lines,
+            score_lines(model, vocabulary, lines, bos=not no_bos, eos=not no_eos),
+            strict=True,
+        ):
+            tokens = list(scorer.full_scores(line, not no_bos, not no_eos)) if per_token else []
+            _print(line, found, tokens, as_json)
+            total = LineScore(*map(sum, zip(total, found, strict=True)))  # type: ignore[arg-type]
+        count += len(lines)
+    _print_total(count, total, as_json)
+
+
+def _blocks(file: Iterable[str]) -> Iterator[list[str]]:
+    stripped = (line.rstrip("\r\n") for line in file)
+    while lines := list(islice(stripped, _LINES_AT_ONCE)):
+        yield lines
+
+
+def _print(line: str, found: LineScore, tokens: list[Any], as_json: bool) -> None:
+    if as_json:
+        result = {"text": line, **_figures(found)}
+        if tokens:
+            result["per_token"] = [token._asdict() for token in tokens]
+        print_json(result)
+        return
+    fields = [f"{found.log_prob:.4f}", f"{found.bits:.4f}", found.n_tokens, found.n_oov, line]
+    click.echo("\t".join(map(str, fields)))
+    for token in tokens:
+        click.echo(f"\t{token.log_prob:.4f}\t{token.token}" + ("\toov" if token.oov else ""))
+
+
+def _print_total(count: int, total: LineScore, as_json: bool) -> None:
+    if as_json:
+        print_json({"lines": count, **_figures(total)})
+    else:
+        click.echo(
+            f"{count:,} lines, {total.n_tokens:,} tokens, {total.n_oov:,} out of vocabulary: "
+            f"{total.log_prob:.2f} nats, {total.bits:.2f} bits, perplexity {total.perplexity:.4f}",
+            err=True,
+        )
+
+
+def _figures(found: LineScore) -> dict[str, Any]:
+    perplexity = found.perplexity
+    return {
+        "log_prob": found.log_prob,
+        "bits": found.bits,
+        "tokens": found.n_tokens,
+        "oov": found.n_oov,
+        "perplexity": None if math.isnan(perplexity) else perplexity,
+    }

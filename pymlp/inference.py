@@ -1,0 +1,101 @@
+"""Use of a model without PyTorch between the tokens: losses of examples, and new sequences.
+
+The work is done by csrc/engine/inference.cpp, from projection tables (Devlin et al., 2014): the
+hidden layer of an example is the sum of T table rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pymlp import _engine, reference
+from pymlp.flat import LAYOUT
+from pymlp.model import MLP
+
+_LOSSES: dict[torch.dtype, Any] = {
+    torch.float32: _engine.token_losses_float32,
+    torch.float64: _engine.token_losses_float64,
+}
+_SAMPLES: dict[torch.dtype, Any] = {
+    torch.float32: _engine.sample_float32,
+    torch.float64: _engine.sample_float64,
+}
+
+# Examples whose logits are held at once where PyTorch does the work.
+_ROWS = 4096
+
+
+def is_native(model: MLP | reference.MLP) -> bool:
+    """Whether the C++ code can do what ``model`` does."""
+    parameters = dict(model.named_parameters())
+    dtypes = {parameter.dtype for parameter in parameters.values()}
+    return (
+        type(model) in (MLP, reference.MLP)
+        and tuple(parameters) == LAYOUT
+        and len(dtypes) == 1
+        and dtypes <= _LOSSES.keys()
+        and all(parameter.is_cpu for parameter in parameters.values())
+    )
+
+
+@torch.no_grad()
+def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats of each of ``targets`` (N,) after ``tokens`` (N, T): (N,) float64.
+
+    Equivalent to: ``F.cross_entropy(model(tokens), targets, reduction="none").double()``.
+    """
+    if not is_native(model):
+        device = next(model.parameters()).device
+        parts = [
+            F.cross_entropy(model(t.to(device)).float(), y.to(device), reduction="none")
+            for t, y in zip(tokens.split(_ROWS), targets.split(_ROWS), strict=True)
+        ]
+        return torch.cat(parts).double().cpu() if parts else torch.zeros(0, dtype=torch.float64)
+    losses = _LOSSES[model.embedding.weight.dtype](
+        **_description(model),
+        tokens=tokens.contiguous().long().numpy(),
+        targets=targets.contiguous().long().numpy(),
+        threads=torch.get_num_threads(),
+    )
+    return torch.from_numpy(losses).double()
+
+
+def draw_ids(
+    model: MLP | reference.MLP,
+    count: int,
+    *,
+    prefix: list[int],
+    max_length: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+) -> list[list[int]]:
+    """Ids of ``count`` sequences from a model that `is_native`, the prefix included.
+
+    The draw of a token depends on the seed, the number of its sequence and its position alone: not
+    on ``count``, nor on the number of threads.
+    """
+    ids, starts = _SAMPLES[model.embedding.weight.dtype](
+        **_description(model),
+        count=count,
+        prefix=prefix,
+        max_length=max_length,
+        temperature=temperature,
+        top_k=top_k or 0,
+        seed=seed,
+        threads=torch.get_num_threads(),
+    )
+    flat, bounds = ids.tolist(), starts.tolist()
+    return [flat[bounds[i] : bounds[i + 1]] for i in range(count)]
+
+
+def _description(model: MLP | reference.MLP) -> dict[str, Any]:
+    config = model.config
+    return {
+        "sizes": (config.vocab_size, config.block_size, config.n_embd, config.n_hidden),
+        "parameters": [p.detach().contiguous().numpy() for p in model.parameters()],
+    }

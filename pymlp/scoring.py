@@ -1,0 +1,228 @@
+"""Log-probabilities of lines under a model, in the manner of KenLM (Heafield, 2011).
+
+Tokens that are not in the vocabulary (`oov`) have no probability unless the vocabulary has a token
+for unknown words, which then stands for them. Without one they add nothing to a score, are counted,
+and what follows them is judged as if a line began there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pymlp import _engine, reference
+from pymlp.data import Line, Vocabulary, encode
+from pymlp.inference import token_losses
+from pymlp.model import MLP
+
+# Tokens that are scored together; only memory depends on it.
+_TOKENS_AT_ONCE = 2**18
+
+# The context of the next token, the oldest id first.
+State = tuple[int, ...]
+
+
+class TokenScore(NamedTuple):
+    """One token of a line: its log-probability in nats, its spelling, whether it is unknown."""
+
+    log_prob: float
+    token: str
+    oov: bool
+
+
+class LineScore(NamedTuple):
+    """One line: its log-probability in nats, how many tokens that is of, how many are unknown."""
+
+    log_prob: float
+    n_tokens: int
+    n_oov: int
+
+    @property
+    def bits(self) -> float:
+        """The log-probability in bits (logarithm to base 2)."""
+        return self.log_prob / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(-log_prob / n_tokens); nan if no token was scored."""
+        return math.exp(-self.log_prob / self.n_tokens) if self.n_tokens else math.nan
+
+
+def score(
+    model: MLP | reference.MLP,
+    vocabulary: Vocabulary,
+    lines: Sequence[Line],
+    *,
+    bos: bool = True,
+    eos: bool = True,
+) -> list[LineScore]:
+    """The log-probability of each line.
+
+    Equivalent to, for a line of known tokens:
+    ``-F.cross_entropy(model(tokens), targets, reduction="sum")`` of its `pymlp.data.examples`.
+
+    Args:
+        model: on any device.
+        vocabulary: of the model.
+        lines: strings, or lists of words.
+        bos: lines begin where a line begins. Else the first ``block_size`` tokens are context for
+            the others and are not scored.
+        eos: the end of the line is scored as a token.
+
+    Raises:
+        TypeError: ``lines`` is one str, or not what the vocabulary is of.
+        ValueError: the vocabulary is of another size than the model's, or a line holds a line
+            break.
+    """
+    return [line for part in _parts(lines) for line in _score(model, vocabulary, part, bos, eos)]
+
+
+class Scorer:
+    """The same for one line at a time, and token by token.
+
+    Args:
+        model: on any device.
+        vocabulary: of the model.
+
+    Raises:
+        ValueError: the vocabulary is of another size than the model's.
+
+    Example:
+        >>> scorer = pymlp.Scorer(model, vocabulary)
+        >>> scorer.score("emma")  # nats; divide by log(10) for KenLM's figure
+        >>> state = scorer.begin_state()
+        >>> log_prob, state = scorer.base_score(state, "e")
+    """
+
+    def __init__(self, model: MLP | reference.MLP, vocabulary: Vocabulary) -> None:
+        _check_vocabulary(model, vocabulary)
+        self.model = model
+        self.vocabulary = vocabulary
+
+    def score(self, line: Line, bos: bool = True, eos: bool = True) -> float:
+        """The log-probability of a line in nats; arguments as `pymlp.score`."""
+        return score(self.model, self.vocabulary, [line], bos=bos, eos=eos)[0].log_prob
+
+    def perplexity(self, line: Line) -> float:
+        """exp of the mean negative log-probability of the line's tokens, its end included."""
+        return score(self.model, self.vocabulary, [line])[0].perplexity
+
+    def full_scores(self, line: Line, bos: bool = True, eos: bool = True) -> Iterator[TokenScore]:
+        """Each token of the line that is scored, and the unknown ones with a log-probability of 0.
+
+        The end of the line is spelled as the vocabulary spells it, ``"."``.
+        """
+        block = _Block(self.model, self.vocabulary, [line], bos, eos)
+        log_probs = iter(block.log_probs[block.scored].tolist())
+        context = 0 if bos else self.model.config.block_size
+        seen = 0
+        for token, known in zip(self.vocabulary.split(line), block.known.tolist(), strict=True):
+            if not known:
+                seen = 0
+                yield TokenScore(0.0, token, True)
+                continue
+            seen += 1
+            if seen > context:
+                yield TokenScore(next(log_probs), token, token not in self.vocabulary.ids)
+        yield from (TokenScore(end, self.vocabulary.tokens[0], False) for end in log_probs)
+
+    def begin_state(self) -> State:
+        """Where a line begins."""
+        return (0,) * self.model.config.block_size
+
+    def base_score(self, state: State, token: str | None) -> tuple[float, State]:
+        """The log-probability in nats of ``token`` in a state, and the state after it.
+
+        Args:
+            state: from `begin_state` or an earlier call.
+            token: None is the end of the line.
+        """
+        if token is None:
+            target = 0
+        else:
+            unknown = self.vocabulary.ids.get(self.vocabulary.unknown or "", 0)
+            target = self.vocabulary.ids.get(token, unknown)
+            if target == 0:
+                return 0.0, self.begin_state()
+        loss = token_losses(self.model, torch.tensor([state]), torch.tensor([target]))
+        return -loss.item(), (*state[1:], target)
+
+
+class _Block:
+    """Lines, cut where a token is unknown, and the losses of all their examples."""
+
+    def __init__(
+        self,
+        model: MLP | reference.MLP,
+        vocabulary: Vocabulary,
+        lines: Sequence[Line],
+        bos: bool,
+        eos: bool,
+    ) -> None:
+        _check_vocabulary(model, vocabulary)
+        block_size = model.config.block_size
+        ids, line_starts = encode(lines, vocabulary)
+        self.known = ids >= 0
+        # A segment begins with each line and after each unknown token.
+        unknown = np.flatnonzero(~self.known)
+        cuts = np.concatenate([unknown + 1, line_starts[:-1]])
+        order = np.argsort(cuts, kind="stable")
+        known_before = np.concatenate([[0], np.cumsum(self.known)])
+        starts = np.append(known_before[cuts[order]], known_before[-1]).astype(np.int64)
+        is_line = order >= len(unknown)
+        line_of_segment = np.cumsum(is_line) - 1
+        tokens, targets = _engine.make_examples(ids[self.known], starts, block_size)
+        losses = token_losses(model, torch.from_numpy(tokens), torch.from_numpy(targets))
+        self.log_probs = -losses.numpy()
+
+        lengths = np.diff(starts) + 1  # of segments, in examples: the last one is of its end
+        segment = np.repeat(np.arange(len(lengths)), lengths)
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        position = np.arange(len(segment)) - first[segment]
+        ends_line = np.append(is_line[1:], True) & eos
+        is_end = position == lengths[segment] - 1
+        self.scored = np.where(is_end, ends_line[segment], True)
+        if not bos:
+            self.scored &= position >= block_size
+        self.line = line_of_segment[segment]
+        self.n_oov = np.bincount(
+            np.searchsorted(line_starts, unknown, side="right") - 1, minlength=len(lines)
+        )
+        if vocabulary.unknown is not None:
+            stands = ids == vocabulary.ids[vocabulary.unknown]
+            lines_of_ids = np.repeat(np.arange(len(lines)), np.diff(line_starts))
+            self.n_oov = np.bincount(lines_of_ids[stands], minlength=len(lines))
+
+
+def _score(
+    model: MLP | reference.MLP, vocabulary: Vocabulary, lines: Sequence[Line], bos: bool, eos: bool
+) -> Iterator[LineScore]:
+    block = _Block(model, vocabulary, lines, bos, eos)
+    line = block.line[block.scored]
+    totals = np.bincount(line, weights=block.log_probs[block.scored], minlength=len(lines))
+    counts = np.bincount(line, minlength=len(lines))
+    return map(LineScore, totals.tolist(), counts.tolist(), block.n_oov.tolist())
+
+
+def _parts(lines: Sequence[Line]) -> Iterable[Sequence[Line]]:
+    """The lines in order, in parts of about `_TOKENS_AT_ONCE` tokens."""
+    if isinstance(lines, str):
+        raise TypeError(f"score: lines must be a list of lines, got one str {lines[:20]!r}")
+    start = tokens = 0
+    for end, line in enumerate(lines, 1):
+        tokens += len(line)
+        if tokens >= _TOKENS_AT_ONCE or end == len(lines):
+            yield lines[start:end]
+            start, tokens = end, 0
+
+
+def _check_vocabulary(model: MLP | reference.MLP, vocabulary: Vocabulary) -> None:
+    if model.config.vocab_size != len(vocabulary):
+        raise ValueError(
+            f"score: the vocabulary has {len(vocabulary)} tokens, "
+            f"the model {model.config.vocab_size}: give the vocabulary it was trained with"
+        )
