@@ -13,6 +13,7 @@ LABELS = {
     "compile": "torch.compile",
     "jax": "JAX",
     "chunked": "F.linear_cross_entropy, chunked",
+    "batched": "PyTorch, all at once",
     "pymlp": "pymlp",
 }
 
@@ -40,6 +41,7 @@ _MISSING: dict[str, Callable[[], str | None]] = {
     "compile": _compile_missing,
     "jax": _jax_missing,
     "chunked": _chunked_missing,
+    "batched": _never,
     "pymlp": _never,
 }
 assert _MISSING.keys() == LABELS.keys()

@@ -61,13 +61,18 @@ def insert(text: str, block: str) -> str:
 def markdown(report: Report) -> str:
     """The machine, then the tables: steps, operators, memory, data preparation."""
     rows = report.rows
-    step = [row for row in rows if row.suite == "step"]
-    full = [row for row in rows if row.suite == "ops" and row.mode == "full"]
-    data = [row for row in rows if row.suite == "data"]
+
+    def of(suite: str) -> list[Result]:
+        return [row for row in rows if row.suite == suite]
+
+    full = [row for row in of("ops") if row.mode == "full"]
     tables = [
-        ("One training step, microseconds", step, _time),
+        ("One training step, microseconds", of("step"), _time),
         ("Operators, forward and backward, microseconds", full, _time),
-        ("Data preparation, all lines, microseconds", data, _time),
+        ("Data preparation, all lines, microseconds", of("data"), _time),
+        ("Loss over all training examples, microseconds", of("eval"), _time),
+        ("Names drawn, microseconds each", of("sample"), _time),
+        ("Names scored, microseconds a token", of("score"), _time),
         ("Peak memory on top of the inputs, largest batch, MiB", _largest(rows), _memory),
     ]
     parts = [_table(title, chosen, figure) for title, chosen, figure in tables if chosen]

@@ -3,12 +3,14 @@
 import time
 from dataclasses import dataclass
 
-from . import data, machine, ops, step
+from . import data, eval, machine, ops, sample, score, step
 from .harness import Builder, Case, Suite, Task, Timing, check, measure
 from .memory import Meter
 from .results import Result
 
-SUITES: dict[str, Suite] = {module.SUITE.name: module.SUITE for module in (ops, step, data)}
+SUITES: dict[str, Suite] = {
+    module.SUITE.name: module.SUITE for module in (ops, step, data, eval, sample, score)
+}
 MODES = ops.MODES
 
 # Modes whose peak memory is measured: a whole pass; its parts need no more.
