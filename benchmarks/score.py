@@ -1,4 +1,4 @@
-"""Suite `score`: log-probabilities of all bundled names, from text to numbers, microseconds a token.
+"""Suite `score`: log-probabilities of all names, from text to numbers, microseconds a token.
 
 `eager` makes the examples as the lecture does, runs the model on batches of 4,096 and adds up by
 line; `pymlp` is `pymlp.score`. The batch size of these rows is the number of lines.

@@ -11,8 +11,10 @@ from pymlp.functional import (
     linear_cross_entropy,
     mlp_cross_entropy,
 )
+from pymlp.many import train_many
 from pymlp.model import MLP, MLPConfig, lecture_init
 from pymlp.presets import PRESETS
+from pymlp.run_config import RunConfig
 from pymlp.sampling import sample
 from pymlp.scoring import Scorer, score
 from pymlp.trainer import Trainer
@@ -23,6 +25,7 @@ __all__ = [
     "MLP",
     "PRESETS",
     "MLPConfig",
+    "RunConfig",
     "Scorer",
     "TrainConfig",
     "Trainer",
@@ -38,4 +41,5 @@ __all__ = [
     "reference",
     "sample",
     "score",
+    "train_many",
 ]

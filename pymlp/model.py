@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pymlp import functional, reference
 
 LECTURE_SEED = 2147483647
+INITS = ("torch", "lecture")
 
 # A petabyte of them; torch's own sizes end at 2**63.
 _MAX_PARAMS = 2**48
@@ -115,3 +116,19 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
     )
     for parameter in parameters:
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+
+def seeded_model(config: MLPConfig, seed: int, init: str = "torch") -> MLP:
+    """A model whose first parameters depend on `seed` alone; the global generator stays as it is.
+
+    Args:
+        config: sizes of the model.
+        seed: with "torch", the parameters are those of `MLP(config)` after `torch.manual_seed`.
+        init: "torch" leaves them so, "lecture" calls `lecture_init` with the same seed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = MLP(config)
+    if init == "lecture":
+        lecture_init(model, seed)
+    return model

@@ -28,8 +28,8 @@ _ADAMW_WEIGHT_DECAY = 0.01  # torch.optim's defaults
 class NativeEngine:
     """Trains in the model's own parameter memory, without Python between the steps.
 
-    Uses ``torch.get_num_threads()`` threads of its own, which live as long as a call of `run`; the
-    results do not depend on their number. While steps run, the GIL is released and signals are
+    Uses threads of its own, which live as long as a call of `run`; the results do not depend on
+    their number. While steps run, the GIL is released and signals are
     answered: an exception from a handler, such as KeyboardInterrupt, leaves the state as it was
     after `Steps.done` steps.
 
@@ -39,6 +39,7 @@ class NativeEngine:
         config: of the run.
 
     Attributes:
+        threads: how many a `run` uses; None, as at first, is ``torch.get_num_threads()``.
         profiling: whether `run` measures its phases; False at first.
 
     Raises:
@@ -55,6 +56,7 @@ class NativeEngine:
                 "use engine='autograd' or 'reference'"
             )
         self.model: MLP | reference.MLP = model
+        self.threads: int | None = None
         self._mlp = model
         self._trained = TrainedParameters(model)
         self._is_trained = [p.requires_grad for p in model.parameters()]
@@ -117,7 +119,7 @@ class NativeEngine:
                 grad_norms=None if steps.grad_norms is None else steps.grad_norms.numpy(),
                 done=done,
                 done_before=self._updates,
-                threads=torch.get_num_threads(),
+                threads=self.threads or torch.get_num_threads(),
                 stopping=lambda: steps.stopping,
             )
         finally:

@@ -44,7 +44,7 @@ class Trainer:
         config: TrainConfig | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
-        _check_fit(model, data)
+        check_fit(model, data)
         self.model = model
         self.data = data
         self.config = config or TrainConfig()
@@ -314,7 +314,8 @@ def _check_plain(model: MLP) -> None:
         )
 
 
-def _check_fit(model: MLP, data: Dataset) -> None:
+def check_fit(model: MLP, data: Dataset) -> None:
+    """Raise ValueError if a `Trainer` cannot train ``model`` on ``data``."""
     sizes = {"vocab_size": len(data.vocabulary), "block_size": data.block_size}
     for name, size in sizes.items():
         if getattr(model.config, name) != size:

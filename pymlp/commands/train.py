@@ -21,7 +21,7 @@ from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, configuration_options
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset
-from pymlp.model import MLP, MLPConfig, lecture_init
+from pymlp.model import MLPConfig, seeded_model
 from pymlp.presets import PRESETS
 from pymlp.rundir import RunDirectory, check_vacant
 from pymlp.stepper import DivergedError
@@ -135,10 +135,7 @@ def _new_trainer(
     if lines.n_empty:
         note(f"{lines.n_empty:,} empty lines skipped")
     data = Dataset.from_lines(lines, sizes["block_size"])
-    torch.manual_seed(config.seed)
-    model = MLP(MLPConfig(vocab_size=len(data.vocabulary), **sizes))
-    if base.init == "lecture":
-        lecture_init(model, config.seed)
+    model = seeded_model(MLPConfig(len(data.vocabulary), **sizes), config.seed, base.init)
     return Trainer(model.to(device, getattr(torch, dtype)), data, config, [callback])
 
 

@@ -1,0 +1,69 @@
+"""A model to train, told in one flat record: what sweeps vary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+
+from pymlp.callbacks import Callback
+from pymlp.config import TrainConfig
+from pymlp.data import Dataset
+from pymlp.model import INITS, MLP, MLPConfig, seeded_model
+from pymlp.trainer import Trainer
+
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class RunConfig(TrainConfig):
+    """Everything that decides a model besides the data: how it is trained, and its sizes.
+
+    The vocabulary and the context length are the data's. ``seed`` is that of the initial parameters
+    and of the batches. `dataclasses.replace` varies one.
+
+    Attributes:
+        n_embd: width E of an embedding row.
+        n_hidden: number H of hidden units.
+        init: ``"torch"`` or ``"lecture"``, as in `Preset`.
+        dtype: of the parameters: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``;
+            the native engine does the first two.
+
+    Raises:
+        TypeError: a field has the wrong type.
+        ValueError: a field has a value out of its range, or the engine does not do the dtype.
+    """
+
+    n_embd: int = 10
+    n_hidden: int = 200
+    init: str = "torch"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        MLPConfig(vocab_size=1, n_embd=self.n_embd, n_hidden=self.n_hidden)
+        for name, known in (("init", INITS), ("dtype", DTYPES)):
+            if getattr(self, name) not in known:
+                listed = ", ".join(repr(choice) for choice in known)
+                raise ValueError(
+                    f"RunConfig: {name} must be one of {listed}, got {getattr(self, name)!r}"
+                )
+        if self.engine == "native" and self.dtype not in ("float32", "float64"):
+            raise ValueError(
+                f"RunConfig: engine='native' does float32 and float64, not {self.dtype}: "
+                "use engine='auto'"
+            )
+
+    def trainer(self, data: Dataset, callbacks: Sequence[Callback] = ()) -> Trainer:
+        """The trainer of this model alone; `train_many` gives the same bits."""
+        return Trainer(self.build_model(data), data, self.train_config(), callbacks)
+
+    def build_model(self, data: Dataset) -> MLP:
+        """The model as it is before the first step; torch's global generator stays as it is."""
+        sizes = MLPConfig(len(data.vocabulary), data.block_size, self.n_embd, self.n_hidden)
+        return seeded_model(sizes, self.seed, self.init).to(getattr(torch, self.dtype))
+
+    def train_config(self) -> TrainConfig:
+        """The part that a `Trainer` takes."""
+        return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig)})
