@@ -156,6 +156,26 @@ def test_names_of_runs():
     assert (result["out"], result["steps"]) == ("runs/lecture-3", 40)
 
 
+def test_profile():
+    result = train("--profile", "--json", "--out", "mine", "--max-grad-norm", 1)
+    (line,) = result.stdout.splitlines()
+    times = json.loads(line)["profile"]
+    assert {"batch", "forward", "backward", "norm", "update", "other"} <= set(times)
+    assert sum(times.values()) == pytest.approx(json.loads(line)["us_per_step"])
+    rows = [line.split() for line in result.stderr.splitlines() if "%" in line]
+    assert [row[1] for row in rows] == list(times) == sorted(times, key=lambda name: -times[name])
+    assert sum(float(row[5].rstrip("%")) for row in rows) == pytest.approx(100, abs=1)
+    assert only_json(run("train", "--resume", "--out", "mine", "--profile", "--json")) == {
+        **json.loads(line), "seconds": 0.0, "us_per_step": None, "profile": {}
+    }  # fmt: skip
+
+
+def test_profile_is_for_the_native_engine():
+    message = train("--profile", "--engine", "reference", code=2).stderr
+    assert "--profile is for --engine native, this run has engine reference" in message
+    assert not os.path.exists("runs")
+
+
 def test_resume_of_a_finished_run_reports_it():
     first = only_json(train("--json"))
     again = only_json(run("train", "--resume", "--json"))

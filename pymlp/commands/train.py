@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from pymlp import sources
 from pymlp.callbacks import Callback
+from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
 from pymlp.commands.common import json_option, note, shown, threads_option
 from pymlp.commands.progress import reporter
@@ -28,7 +29,7 @@ from pymlp.stepper import DivergedError
 from pymlp.trainer import Trainer
 
 # What may be said again, or anew, when a run is resumed.
-_RESUMABLE = {"resume", "out", "steps", "device", "threads", "as_json"}
+_RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json"}
 
 
 @click.command(
@@ -69,6 +70,12 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "as_json"}
     help="Go on with the run in --out, by default the newest one of the preset.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Say afterwards on stderr, and in --json, where the microseconds of a step went; for the "
+    "native engine.",
+)
 @json_option
 @click.pass_context
 def train(
@@ -81,6 +88,7 @@ def train(
     out: Path | None,
     resume: bool,
     overwrite: bool,
+    profile: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -102,11 +110,15 @@ def train(
             out = out or run_names.next_free(preset)
             _check_vacant(out, overwrite)
             trainer = _new_trainer(source, preset, chosen, place, dtype, progress)
+        if profile:
+            phase_times.begin(trainer)
         with _stopping_on_signals(trainer) as received:
             if not resume:
                 trainer.save(out, source=source or sources.BUNDLED, overwrite=overwrite)
             train_result.introduce(trainer, out)
             _fit(trainer, out)
+    if profile:
+        phase_times.show(trainer)
     if received and trainer.step < trainer.config.steps:
         note(
             f"Stopped at step {trainer.step:,} of {trainer.config.steps:,}. "

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pymlp.commands import plot, sample
+from pymlp.commands import profile as phase_times
 from pymlp.commands.common import note, print_json, shown
 from pymlp.commands.progress import evaluation_line
 from pymlp.data import Dataset
@@ -40,7 +41,8 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
         pictures = []
         note(str(error))
     if as_json:
-        print_json(_result(trainer, run))
+        profile = {"profile": phase_times.phases(trainer)} if phase_times.is_on(trainer) else {}
+        print_json(_result(trainer, run) | profile)
         return
     history = trainer.history
     click.echo(evaluation_line(history.evals[-1]))
