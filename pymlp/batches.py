@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-# Indices drawn at once: enough to spread the cost of a draw and of a call of the engine.
+# Indices and steps drawn at once: enough to spread the cost of a draw and of a call of the engine.
 _BLOCK_INDICES = 16384
+_BLOCK_STEPS = 8
 
 
 class Batches:
@@ -52,7 +53,7 @@ class Batches:
         self._position = int(state["position"])
 
     def _draw(self) -> None:
-        rows = max(1, _BLOCK_INDICES // self._batch_size)
+        rows = max(_BLOCK_STEPS, _BLOCK_INDICES // self._batch_size)
         self._start = self._generator.get_state()
         self._block = torch.randint(
             0, self._n_examples, (rows, self._batch_size), generator=self._generator

@@ -108,7 +108,6 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
       if (!gather(indices, begin, end)) in_range = false;
     });
     if (!in_range) throw_bad_id(data_, sizes_, indices, batch_size_);
-    if (k + 1 < steps.count) prefetch(indices + batch_size_);
     kernels.mlp_cross_entropy(problem, &loss, &gradients, workspace_.get(), parallel);
     double scale = factor;
     if (wants_norm) {
@@ -134,6 +133,10 @@ bool TrainingLoop<A>::gather(const int64_t* indices, int64_t begin, int64_t end)
   bool bad = false;
   int32_t* to = tokens_.data() + begin * T;
   for (int64_t b = begin; b < end; ++b) {
+    // Rows lie anywhere: they are asked for before it is their turn.
+    const int64_t next = indices[std::min(b + 16, end - 1)];
+    __builtin_prefetch(data_.tokens + next * T);
+    __builtin_prefetch(data_.targets + next);
     const int64_t* from = data_.tokens + indices[b] * T;
     for (int64_t t = 0; t < T; ++t) {
       bad |= outside(from[t], V);
@@ -144,15 +147,6 @@ bool TrainingLoop<A>::gather(const int64_t* indices, int64_t begin, int64_t end)
     targets_[static_cast<size_t>(b)] = static_cast<int32_t>(target);
   }
   return !bad;
-}
-
-// The rows of the next batch lie anywhere: they come into the cache during this step.
-template <class A>
-void TrainingLoop<A>::prefetch(const int64_t* indices) const {
-  for (int64_t b = 0; b < batch_size_; ++b) {
-    __builtin_prefetch(data_.tokens + indices[b] * sizes_.T);
-    __builtin_prefetch(data_.targets + indices[b]);
-  }
 }
 
 template <class A>

@@ -57,7 +57,6 @@ class TrainingLoop {
 
  private:
   bool gather(const int64_t* indices, int64_t begin, int64_t end);
-  void prefetch(const int64_t* indices) const;
   double grad_norm(const Trained<A>* parameters, const Parallel& parallel);
   MlpUpdate<A> update_of(const Trained<A>* parameters) const;
 
