@@ -1,5 +1,7 @@
 """The exact loss of a model on a whole split."""
 
+import math
+
 import torch
 
 from pymlp import reference
@@ -34,3 +36,11 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
         loss = model.loss(tokens.to(device), targets.to(device))
         total += loss.item() * len(targets)
     return total / len(examples)
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats per token; inf where that is beyond any float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

@@ -16,6 +16,7 @@ import torch
 
 from pymlp import _engine, reference
 from pymlp.data import Line, Vocabulary, encode
+from pymlp.evaluate import perplexity
 from pymlp.inference import token_losses
 from pymlp.model import MLP
 
@@ -49,7 +50,7 @@ class LineScore(NamedTuple):
     @property
     def perplexity(self) -> float:
         """exp(-log_prob / n_tokens); nan if no token was scored."""
-        return math.exp(-self.log_prob / self.n_tokens) if self.n_tokens else math.nan
+        return perplexity(-self.log_prob / self.n_tokens) if self.n_tokens else math.nan
 
 
 def score(

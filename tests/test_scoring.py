@@ -113,6 +113,15 @@ def test_words_have_a_token_for_the_unknown():
     assert all(token.log_prob < 0 for token in tokens)
 
 
+def test_a_hopeless_model_has_an_infinite_perplexity():
+    model = make_model(CHARACTERS)
+    with torch.no_grad():
+        model.output.bias.copy_(torch.tensor([0.0, 1e4, 0, 0, 0, 0, 0]))
+    (found,) = score(model, CHARACTERS, ["emma"])
+    assert math.isfinite(found.log_prob)
+    assert found.perplexity == math.inf
+
+
 def test_errors():
     model = make_model(CHARACTERS)
     with pytest.raises(TypeError, match="one str 'emma'"):

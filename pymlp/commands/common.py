@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -53,6 +54,11 @@ run_argument = click.argument("run", callback=_open_run)
 def print_json(result: Mapping[str, Any]) -> None:
     """One line on stdout."""
     click.echo(json.dumps(result, allow_nan=False))
+
+
+def finite(value: float) -> float | None:
+    """The value as JSON can have it: null for what is infinite or not a number."""
+    return value if math.isfinite(value) else None
 
 
 def note(message: str) -> None:

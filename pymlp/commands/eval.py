@@ -9,6 +9,7 @@ import click
 from pymlp.commands.common import (
     best_option,
     data_of,
+    finite,
     json_option,
     print_json,
     run_argument,
@@ -16,6 +17,7 @@ from pymlp.commands.common import (
 )
 from pymlp.data import Splits
 from pymlp.evaluate import evaluate as exact_loss
+from pymlp.evaluate import perplexity
 from pymlp.rundir import RunDirectory
 
 
@@ -35,7 +37,7 @@ def evaluate(run: RunDirectory, split: str, best: bool, as_json: bool) -> None:
     """Print the mean loss of the model in the directory RUN over a whole split."""
     examples = getattr(data_of(run), split)
     loss = exact_loss(run.model(best=best), examples)
-    perplexity, bits = math.exp(loss), loss / math.log(2)
+    bits = loss / math.log(2)
     if as_json:
         print_json(
             {
@@ -44,12 +46,12 @@ def evaluate(run: RunDirectory, split: str, best: bool, as_json: bool) -> None:
                 "best": best,
                 "examples": len(examples),
                 "loss": loss,
-                "perplexity": perplexity,
+                "perplexity": finite(perplexity(loss)),
                 "bits": bits,
             }
         )
     else:
         click.echo(
             f"{split} loss {loss:.4f} nats per token over {len(examples):,} examples "
-            f"(perplexity {perplexity:.3f}, {bits:.4f} bits)"
+            f"(perplexity {perplexity(loss):.3f}, {bits:.4f} bits)"
         )

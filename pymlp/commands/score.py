@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TextIO
 
 import click
 
-from pymlp.commands.common import best_option, json_option, print_json, run_argument, threads_option
+from pymlp.commands.common import (
+    best_option,
+    finite,
+    json_option,
+    print_json,
+    run_argument,
+    threads_option,
+)
 from pymlp.rundir import RunDirectory
 from pymlp.scoring import LineScore, Scorer
 from pymlp.scoring import score as score_lines
@@ -89,11 +95,10 @@ def _print_total(count: int, total: LineScore, as_json: bool) -> None:
 
 
 def _figures(found: LineScore) -> dict[str, Any]:
-    perplexity = found.perplexity
     return {
         "log_prob": found.log_prob,
         "bits": found.bits,
         "tokens": found.n_tokens,
         "oov": found.n_oov,
-        "perplexity": None if math.isnan(perplexity) else perplexity,
+        "perplexity": finite(found.perplexity),
     }

@@ -10,7 +10,7 @@ import click
 
 from pymlp.commands import plot, sample
 from pymlp.commands import profile as phase_times
-from pymlp.commands.common import note, print_json, shown
+from pymlp.commands.common import finite, note, print_json, shown
 from pymlp.commands.progress import evaluation_line
 from pymlp.data import Dataset
 from pymlp.rundir import RunDirectory
@@ -72,7 +72,7 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
         "best_dev_loss": best.dev,
         "best_step": best.step,
         "seconds": history.seconds,
-        "us_per_step": pace if math.isfinite(pace) else None,
+        "us_per_step": finite(pace),
         "out": str(run.path),
     }
 
