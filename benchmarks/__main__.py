@@ -17,7 +17,7 @@ from .harness import Case
 PROGRAM = "pymlp bench" if __package__ == "pymlp.benchmarks" else "python -m benchmarks"
 BATCH_SIZES = [32, 256, 4096, 65536]
 QUICK_BATCH_SIZES = [32, 4096]
-QUICK_PROVIDERS = ["eager", "pymlp"]
+QUICK_PROVIDERS = ["eager", "pymlp", "native"]
 DISTURBED_CORES = 0.25
 
 
@@ -29,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"Example: {PROGRAM} step --batch-sizes 32 --providers eager pymlp",
     )
     add = result.add_argument
-    add("suites", nargs="*", metavar="SUITE", help=f"{', '.join(run.SUITES)} (default: all)")
+    others = ", ".join(suite.name for suite in run.SUITES.values() if not suite.by_default)
+    add("suites", nargs="*", metavar="SUITE",
+        help=f"{', '.join(run.SUITES)} (default: all but {others})")  # fmt: skip
     add("--providers", nargs="+", choices=list(providers.LABELS), metavar="NAME",
         help=f"{', '.join(providers.LABELS)} (default: all that are there)")  # fmt: skip
     add("--batch-sizes", nargs="+", type=_positive, metavar="B", help=f"default: {BATCH_SIZES}")
@@ -38,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--threads", type=_positive, metavar="N", help="default: torch's own choice")
     add("--repeats", type=_positive, metavar="N", help="samples of each (default: 21)")
     add("--quick", action="store_true",
-        help=f"B in {QUICK_BATCH_SIZES}, {' and '.join(QUICK_PROVIDERS)}, 5 short samples, "
+        help=f"B in {QUICK_BATCH_SIZES}, {', '.join(QUICK_PROVIDERS)}, 5 short samples, "
         "no memory; for a first look, not for publishing")  # fmt: skip
     add("--out", type=Path, metavar="FILE.json", help="also writes FILE.csv")
     instead = result.add_mutually_exclusive_group()
@@ -78,7 +80,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _cases(chosen: argparse.Namespace) -> list[Case]:
     batch_sizes = chosen.batch_sizes or (QUICK_BATCH_SIZES if chosen.quick else BATCH_SIZES)
-    suites = [run.SUITES[name] for name in chosen.suites or run.SUITES]
+    by_default = [name for name, suite in run.SUITES.items() if suite.by_default]
+    suites = [run.SUITES[name] for name in chosen.suites or by_default]
     return [case for suite in suites for case in suite.cases(batch_sizes, chosen.modes)]
 
 

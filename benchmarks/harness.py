@@ -6,8 +6,9 @@ for the case, a *sample* the time of a few calls of a task divided by the steps 
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,28 +48,12 @@ class Task:
         steps: units of work that one call of ``run`` does.
     """
 
-    run: Callable[[], object]
+    run: Callable[[], Any]
     check: Callable[[], tuple[Values, Values]]
     steps: int = 1
 
 
 Builder = Callable[[Case], Task]
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A family of cases.
-
-    Attributes:
-        cases: the cases for the given batch sizes and modes.
-        builders: what each provider that can do the case does, by provider.
-        tolerance: largest error that passes the check, see ``worst_error``.
-    """
-
-    name: str
-    cases: Callable[[list[int], list[str]], list[Case]]
-    builders: Callable[[Case], dict[str, Builder]]
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -127,15 +112,32 @@ def measure(
     gc.collect()
     gc.disable()
     try:
-        for repeat in range(repeats):
-            # Every other round runs backwards: nobody always follows the same neighbour.
-            for name in list(tasks)[:: -1 if repeat % 2 else 1]:
-                tasks[name].run()  # untimed: the neighbour's idle threads stop spinning meanwhile
-                seconds = _seconds(tasks[name], calls[name], clock)
-                samples[name].append(seconds * 1e6 / (calls[name] * tasks[name].steps))
+        for name in _turns(tasks, repeats):
+            tasks[name].run()  # untimed: the neighbour's idle threads stop spinning meanwhile
+            seconds = _seconds(tasks[name], calls[name], clock)
+            samples[name].append(seconds * 1e6 / (calls[name] * tasks[name].steps))
     finally:
         gc.enable()
     return {name: summarise(samples[name], calls[name]) for name in tasks}
+
+
+def measure_whole(
+    tasks: Mapping[str, Task], repeats: int, sample_seconds: float, most: int
+) -> dict[str, Timing]:
+    """As `measure`, for work too long to be repeated at will.
+
+    A sample is one call, which returns how many seconds count; there are ``most`` of each or fewer.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in tasks}
+    for name in _turns(tasks, min(repeats, most)):
+        samples[name].append(tasks[name].run() * 1e6 / tasks[name].steps)
+    return {name: summarise(samples[name], 1) for name in tasks}
+
+
+def _turns(tasks: Mapping[str, Task], repeats: int) -> Iterator[str]:
+    """Every other round runs backwards: nobody always follows the same neighbour."""
+    for repeat in range(repeats):
+        yield from list(tasks)[:: -1 if repeat % 2 else 1]
 
 
 def summarise(samples: list[float], calls: int) -> Timing:
@@ -159,3 +161,23 @@ def _seconds(task: Task, calls: int, clock: Callable[[], float]) -> float:
     for _ in range(calls):
         run()
     return clock() - start
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A family of cases.
+
+    Attributes:
+        cases: the cases for the given batch sizes and modes.
+        builders: what each provider that can do the case does, by provider.
+        tolerance: largest error that passes the check, see ``worst_error``.
+        measure: times the tasks of a case; called like `measure`.
+        by_default: whether it runs where nobody names a suite.
+    """
+
+    name: str
+    cases: Callable[[list[int], list[str]], list[Case]]
+    builders: Callable[[Case], dict[str, Builder]]
+    tolerance: float
+    measure: Callable[[Mapping[str, Task], int, float], dict[str, Timing]] = measure
+    by_default: bool = True

@@ -15,6 +15,9 @@ LABELS = {
     "chunked": "F.linear_cross_entropy, chunked",
     "batched": "PyTorch, all at once",
     "pymlp": "pymlp",
+    "native-1": "pymlp native, 1 thread",
+    "native": "pymlp native",
+    "many": "pymlp train_many",
 }
 
 
@@ -43,6 +46,9 @@ _MISSING: dict[str, Callable[[], str | None]] = {
     "chunked": _chunked_missing,
     "batched": _never,
     "pymlp": _never,
+    "native-1": _never,
+    "native": _never,
+    "many": _never,
 }
 assert _MISSING.keys() == LABELS.keys()
 

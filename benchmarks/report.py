@@ -68,6 +68,9 @@ def markdown(report: Report) -> str:
     full = [row for row in of("ops") if row.mode == "full"]
     tables = [
         ("One training step, microseconds", of("step"), _time),
+        ("The whole training loop, microseconds per step", of("run"), _time),
+        ("Training until the dev loss is below a target, seconds", of("dev-loss"), _seconds),
+        ("Eight models, microseconds per step of any of them", of("many"), _time),
         ("Operators, forward and backward, microseconds", full, _time),
         ("Data preparation, all lines, microseconds", of("data"), _time),
         ("Loss over all training examples, microseconds", of("eval"), _time),
@@ -89,11 +92,15 @@ def _largest(rows: list[Result]) -> list[Result]:
 Figure = Callable[[Result], tuple[float, str]]
 
 
-def _time(row: Result) -> tuple[float, str]:
-    time = number(row.median_us)
+def _time(row: Result, unit: float = 1.0) -> tuple[float, str]:
+    time = number(row.median_us / unit)
     if row.speedup is None or row.provider == "eager":
         return row.median_us, time
     return row.median_us, f"{time} ({number(row.speedup)}x)"
+
+
+def _seconds(row: Result) -> tuple[float, str]:
+    return _time(row, unit=1e6)
 
 
 def _memory(row: Result) -> tuple[float, str]:

@@ -3,13 +3,14 @@
 import time
 from dataclasses import dataclass
 
-from . import data, eval, machine, ops, sample, score, step
-from .harness import Builder, Case, Suite, Task, Timing, check, measure
+from . import data, dev_loss, eval, machine, many, ops, sample, score, step, training
+from .harness import Builder, Case, Suite, Task, Timing, check
 from .memory import Meter
 from .results import Result
 
 SUITES: dict[str, Suite] = {
-    module.SUITE.name: module.SUITE for module in (ops, step, data, eval, sample, score)
+    module.SUITE.name: module.SUITE
+    for module in (ops, step, training, dev_loss, many, data, eval, sample, score)
 }
 MODES = ops.MODES
 
@@ -36,7 +37,10 @@ def run_case(case: Case, suite: Suite, options: Options) -> tuple[list[Result], 
     """Results of one case, and a message for every provider that failed, which is not timed."""
     tasks, errors, failures = _prepare(case, suite, options)
     before, start = machine.other_cpu_seconds(), time.perf_counter()
-    timings = measure(tasks, options.repeats, options.sample_seconds)
+    try:
+        timings = suite.measure(tasks, options.repeats, options.sample_seconds)
+    except RuntimeError as error:
+        return [], [*failures, f"{case}: {error}"]
     others = _others(before, time.perf_counter() - start)
     peaks: dict[str, int | None] = {}
     for provider in tasks:

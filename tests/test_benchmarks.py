@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pymlp.benchmarks import memory, ops, report, results, run
+from pymlp.benchmarks import dev_loss, many, memory, ops, report, results, run
 from pymlp.benchmarks.__main__ import main
 from pymlp.benchmarks.harness import Case, CheckFailed, Suite, Task, check, measure
 from pymlp.benchmarks.machine import Machine
@@ -112,14 +112,41 @@ def test_suites_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     table = capsys.readouterr().out
     for suite in run.SUITES.values():
+        if suite.name in ("dev-loss", "many"):  # for a whole training run, see below
+            continue
         for case in suite.cases([8], list(run.MODES)):
             assert f"{case.suite} {case.op} {case.mode}" in table
+
+
+def test_training_until_a_dev_loss(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dev_loss, "TARGETS", (2.80, 0.10))
+    monkeypatch.setattr(dev_loss, "STEPS", 400)
+    monkeypatch.setattr(dev_loss, "EVAL_EVERY", 100)
+    assert main(["dev-loss", "--quick", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    rows = {row["provider"]: row for row in report["rows"]}
+    assert list(rows) == ["eager", "pymlp", "native"]
+    assert {row["op"] for row in rows.values()} == {"below 2.80"}
+    assert all(row["repeats"] == 1 and row["median_us"] > 0 for row in rows.values())
+    (failure,) = report["failures"]
+    assert failure.endswith("a dev loss below 0.10 was not reached in 400 steps")
+
+
+def test_many_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(many, "STEPS", 20)
+    threads = torch.get_num_threads()
+    assert main(["many", "--repeats", "2", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["provider"], row["repeats"]) for row in rows] == [("native-1", 2), ("many", 2)]
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "unknown suite 'nothing'; there are ops, step, data"),
+        (["nothing"], "unknown suite 'nothing'; there are ops, step, run, dev-loss, many, data"),
         (["--out", "x.csv"], "--out must end in .json"),
         (["--batch-sizes", "0"], "must be at least 1, got 0"),
     ],
