@@ -25,12 +25,18 @@ struct Gradients {
       : input(empty({N, H}, dtype)),
         linear_weight(empty({V, H}, dtype)),
         linear_bias(empty({V}, dtype)) {}
+
+  template <class S>
+  LinearCrossEntropyGradients<S> pointers() const {
+    return {mutable_data<S>(input), mutable_data<S>(linear_weight), mutable_data<S>(linear_bias)};
+  }
 };
 
-// gradients: null for the loss alone.
+// gradients: filled unless null.
 Tensor linear_cross_entropy(const LinearCrossEntropyTensors& in,
                             const CrossEntropySettings& settings,
-                            const std::optional<Tensor>& grad_output, const Gradients* gradients) {
+                            const std::optional<Tensor>& grad_output,
+                            std::optional<Gradients>* gradients) {
   check_floating({op, "input", in.input});
   check_dim({op, "input", in.input}, 2);
   const int64_t N = in.input.size(0), H = in.input.size(1);
@@ -44,6 +50,7 @@ Tensor linear_cross_entropy(const LinearCrossEntropyTensors& in,
   if (grad_output) grad = settings.check_grad_output(op, *grad_output, N, dtype);
   const Tensor input = dense(in.input);
   const Tensor loss = settings.empty_loss(N, accumulate_type(dtype));
+  if (gradients) gradients->emplace(N, H, linear.V(), dtype);
   with_storage_type(dtype, [&](auto tag) {
     using S = decltype(tag);
     using A = Accumulate<S>;
@@ -51,10 +58,7 @@ Tensor linear_cross_entropy(const LinearCrossEntropyTensors& in,
     const LinearCrossEntropy<S> problem = linear.problem<S>(
         N, data<S>(input), target, settings.options<S>(data<S>(class_weight)), data<A>(grad));
     LinearCrossEntropyGradients<S> out;
-    if (gradients) {
-      out = {mutable_data<S>(gradients->input), mutable_data<S>(gradients->linear_weight),
-             mutable_data<S>(gradients->linear_bias)};
-    }
+    if (gradients) out = (*gradients)->pointers<S>();
     Scratch scratch(kernels.linear_cross_entropy_workspace(problem, gradients != nullptr));
     kernels.linear_cross_entropy(problem, mutable_data<A>(loss), gradients ? &out : nullptr,
                                  scratch.get(), TorchParallel());
@@ -80,13 +84,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> linear_cross_entropy_forward_backward
     double label_smoothing, double z_loss, double softcap) {
   const CrossEntropySettings settings(op, ignore_index, reduction, label_smoothing, z_loss,
                                       softcap);
-  check_dim({op, "input", input}, 2);
-  check_dim({op, "linear_weight", linear_weight}, 2);
-  const Gradients gradients(input.size(0), input.size(1), linear_weight.size(0),
-                            input.scalar_type());
+  std::optional<Gradients> d;
   const Tensor loss = linear_cross_entropy({input, linear_weight, linear_bias, target, weight},
-                                           settings, grad_output, &gradients);
-  return {loss, gradients.input, gradients.linear_weight, gradients.linear_bias};
+                                           settings, grad_output, &d);
+  return {loss, d->input, d->linear_weight, d->linear_bias};
 }
 
 }  // namespace

@@ -41,9 +41,10 @@ struct Gradients {
   }
 };
 
-// gradients: null for the loss alone.
+// gradients: filled unless null.
 Tensor mlp_cross_entropy(const MlpTensors& in, const CrossEntropySettings& settings,
-                         const std::optional<Tensor>& grad_output, const Gradients* gradients) {
+                         const std::optional<Tensor>& grad_output,
+                         std::optional<Gradients>* gradients) {
   check(settings.reduction != Reduction::none, "pymlp.", op, ": reduction must be mean or sum");
   check_dim({op, "tokens", in.tokens}, 2);
   const EmbedLinearTanhArguments hidden(op,
@@ -57,6 +58,7 @@ Tensor mlp_cross_entropy(const MlpTensors& in, const CrossEntropySettings& setti
   std::optional<Tensor> grad;
   if (grad_output) grad = settings.check_grad_output(op, *grad_output, in.tokens.size(0), dtype);
   const Tensor loss = settings.empty_loss(in.tokens.size(0), accumulate_type(dtype));
+  if (gradients) gradients->emplace(in);
   with_storage_type(dtype, [&](auto tag) {
     using S = decltype(tag);
     using A = Accumulate<S>;
@@ -65,7 +67,7 @@ Tensor mlp_cross_entropy(const MlpTensors& in, const CrossEntropySettings& setti
         hidden.problem<S>(), output.problem<S>(hidden.examples(), nullptr, targets,
                                                settings.options<S>(nullptr), data<A>(grad))};
     MlpCrossEntropyGradients<S> out;
-    if (gradients) out = gradients->pointers<S>();
+    if (gradients) out = (*gradients)->pointers<S>();
     Scratch scratch(kernels.mlp_cross_entropy_workspace(problem, gradients != nullptr));
     kernels.mlp_cross_entropy(problem, mutable_data<A>(loss), gradients ? &out : nullptr,
                               scratch.get(), TorchParallel());
@@ -91,13 +93,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> mlp_cross_entropy_for
     int64_t reduction, double label_smoothing) {
   const MlpTensors in{tokens,      targets,       embedding,  hidden_weight,
                       hidden_bias, output_weight, output_bias};
-  check_dim({op, "embedding", embedding}, 2);
-  check_dim({op, "hidden_weight", hidden_weight}, 2);
-  check_dim({op, "output_weight", output_weight}, 2);
-  const Gradients d(in);
+  std::optional<Gradients> d;
   const Tensor loss = mlp_cross_entropy(
       in, CrossEntropySettings(op, ignore_index, reduction, label_smoothing), grad_output, &d);
-  return {loss, d.embedding, d.hidden_weight, d.hidden_bias, d.output_weight, d.output_bias};
+  return {loss, d->embedding, d->hidden_weight, d->hidden_bias, d->output_weight, d->output_bias};
 }
 
 // Where the five parameters lie in a vector of all of them.
