@@ -59,9 +59,8 @@ def embed_linear_tanh(
     Raises:
         RuntimeError: a shape or dtype does not fit, or an id is out of range.
     """
-    if _use_formula(
-        "embed_linear_tanh", embedding=embedding, tokens=tokens, weight=weight, bias=bias
-    ):
+    required = {"embedding": embedding, "tokens": tokens, "weight": weight}
+    if _use_formula("embed_linear_tanh", required, bias=bias):
         return reference.embed_linear_tanh(tokens, embedding, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
@@ -107,17 +106,21 @@ def cross_entropy(
         ValueError: unknown `reduction`.
         RuntimeError: a shape or dtype does not fit, or an id is out of range.
     """
-    small = input.numel() < _WORTH_FUSING and not torch.compiler.is_compiling()
     # Outside of 0 to 1 PyTorch may ignore the smoothing.
-    if small and 0 <= label_smoothing <= 1 and getattr(target, "dtype", None) not in _NARROW_IDS:
+    if (
+        not torch.compiler.is_compiling()
+        and 0 <= label_smoothing <= 1
+        and getattr(target, "dtype", None) not in _NARROW_IDS
+    ):
         try:
-            return F.cross_entropy(
-                input, target, weight, None, ignore_index, None, reduction, label_smoothing
-            )
-        except (IndexError, RuntimeError, TypeError, ValueError):
+            if input.numel() < _WORTH_FUSING:
+                return F.cross_entropy(
+                    input, target, weight, None, ignore_index, None, reduction, label_smoothing
+                )
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             pass  # bad input, which the checks below name better
     code = _reduction_code("cross_entropy", reduction)
-    formula = _use_formula("cross_entropy", input=input, target=target, weight=weight)
+    formula = _use_formula("cross_entropy", {"input": input, "target": target}, weight=weight)
     ids = not target.is_floating_point() and target.dtype != torch.uint8
     fused = ids and target.dim() == 1 and input.dim() == 2
     if formula or not fused or (weight is not None and weight.requires_grad):
@@ -187,14 +190,8 @@ def linear_cross_entropy(
         raise ValueError(
             f"pymlp.linear_cross_entropy: softcap must be positive or None, got {softcap}"
         )
-    formula = _use_formula(
-        "linear_cross_entropy",
-        input=input,
-        linear_weight=linear_weight,
-        target=target,
-        linear_bias=linear_bias,
-        weight=weight,
-    )
+    required = {"input": input, "linear_weight": linear_weight, "target": target}
+    formula = _use_formula("linear_cross_entropy", required, linear_bias=linear_bias, weight=weight)
     differentiable_weight = weight is not None and weight.requires_grad
     if formula or target.is_floating_point() or differentiable_weight:
         return reference.linear_cross_entropy(
@@ -279,15 +276,15 @@ def mlp_cross_entropy(
             reduction=reduction,
             label_smoothing=label_smoothing,
         )
+    required = {
+        "embedding": embedding,
+        "tokens": tokens,
+        "targets": targets,
+        "hidden_weight": hidden_weight,
+        "output_weight": output_weight,
+    }
     if _use_formula(
-        "mlp_cross_entropy",
-        embedding=embedding,
-        tokens=tokens,
-        targets=targets,
-        hidden_weight=hidden_weight,
-        hidden_bias=hidden_bias,
-        output_weight=output_weight,
-        output_bias=output_bias,
+        "mlp_cross_entropy", required, hidden_bias=hidden_bias, output_bias=output_bias
     ):
         return reference.mlp_cross_entropy(
             tokens,
@@ -319,24 +316,29 @@ def mlp_cross_entropy(
     return loss if autocast else loss.to(embedding.dtype)
 
 
-def _use_formula(op: str, **tensors: Tensor | None) -> bool:
+def _use_formula(op: str, required: dict[str, Tensor], **optional: Tensor | None) -> bool:
     """Whether plain PyTorch must run: no kernels for the device, or a transform to compose with."""
-    for tensor in tensors.values():
-        if tensor is not None and not getattr(tensor, "is_cpu", False):
-            _check_devices(op, tensors)
+    for tensor in required.values():
+        if not getattr(tensor, "is_cpu", False):
+            _check_devices(op, required, optional)
+            return True
+    for argument in optional.values():
+        if argument is not None and not getattr(argument, "is_cpu", False):
+            _check_devices(op, required, optional)
             return True
     return in_functorch() or forward_ad._current_level >= 0
 
 
-def _check_devices(op: str, tensors: dict[str, Tensor | None]) -> None:
+def _check_devices(
+    op: str, required: dict[str, Tensor], optional: dict[str, Tensor | None]
+) -> None:
     """Every argument a tensor, on the device of the first."""
-    (like, first), *_ = tensors.items()
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
+    (like, first), *_ = required.items()
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    for name, tensor in (required | given).items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"pymlp.{op}: {name} must be a tensor, got {type(tensor).__name__}")
-        if first is not None and tensor.device != first.device:
+        if tensor.device != first.device:
             raise RuntimeError(
                 f"pymlp.{op}: {name} must be on {first.device} like {like}, got {tensor.device}"
             )

@@ -205,8 +205,17 @@ def test_a_tensor_on_another_device(op):
             continue
         with raises(f"pymlp.{op}: {name} must be on cpu like {first}, got meta"):
             case.run(functional, **{name: value.to("meta")})
-        with raises(f"pymlp.{op}: {name} must be a tensor, got list", TypeError):
-            case.run(functional, **{name: [1]})
+
+
+@pytest.mark.parametrize(("value", "kind"), [([1], "list"), (None, "NoneType")])
+@pytest.mark.parametrize("op", OPS)
+def test_an_argument_that_is_no_tensor(op, value, kind):
+    case = CASES[op]
+    for name in case.ids | case.parameters:
+        if value is None and name.endswith("bias"):
+            continue  # may be left out
+        with raises(f"pymlp.{op}: {name} must be a tensor, got {kind}", TypeError):
+            case.run(functional, **{name: value})
 
 
 @pytest.mark.parametrize("op", OPS)
