@@ -1,4 +1,4 @@
-// THE contract between the kernels and whoever calls them (csrc/ops, tests/cpp).
+// THE contract between the kernels and whoever calls them (csrc/ops, csrc/engine, tests/cpp).
 //
 // Every kernel takes pointers and sizes and writes numbers. None of them allocates, throws, prints
 // or keeps state. All arrays are dense and row-major; a shape stands behind each pointer. Outputs
