@@ -56,7 +56,8 @@ def sample(
 
     Raises:
         ValueError: an argument out of range, a prefix that the vocabulary cannot spell or that is
-            longer than ``max_length``, a model of another vocabulary size.
+            longer than ``max_length``, a model of another vocabulary size, or one whose logits are
+            not finite.
     """
     start = _check(model, vocabulary, n, prefix, max_length)
     if not 0 <= temperature < float("inf"):

@@ -68,6 +68,16 @@ def test_native_samples_are_drawn_as_the_numbers_say():
             context = [*context[1:], token]
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 2}])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
+def test_a_model_that_has_diverged_is_named(options, value):
+    model, vocabulary = untrained()
+    with torch.no_grad():
+        model.output.weight.fill_(value)
+    with pytest.raises(ValueError, match="logits are not finite"):
+        sample(model, vocabulary, 5, **options)
+
+
 def assert_frequencies(counts, probabilities):
     """Within four standard deviations of what `probabilities` let expect."""
     total = sum(counts.values())

@@ -1,7 +1,10 @@
 #include "engine/inference.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <functional>
+#include <stdexcept>
 
 #include "engine/philox.h"
 #include "kernels/dispatch.h"
@@ -64,19 +67,33 @@ class Sampler {
   void choose(int64_t position) {
     const int64_t V = model_.sizes.V;
     chosen_.resize(numbers_.size());
+    std::atomic<bool> improbable{false};
     parallel_.run({"choose", active(), 16 * V}, [&](int64_t begin, int64_t end) {
       std::vector<A> sorted;
       for (int64_t i = begin; i < end; ++i) {
         A* logits = logits_.data() + i * V;
         chosen_[i] =
             options_.temperature == 0
-                ? static_cast<int32_t>(std::max_element(logits, logits + V) - logits)
+                ? likeliest(logits)
                 : draw_token(logits, uniform(options_.seed, numbers_[i], position), sorted);
+        if (chosen_[i] < 0) improbable = true;
       }
     });
+    if (improbable) {
+      throw std::domain_error(
+          "sample: the model gives no probabilities: its logits are not finite");
+    }
   }
 
-  // The token whose part of [0, 1) holds u; weights take the place of the logits.
+  // The first of equals; -1 if the logits are not finite.
+  int32_t likeliest(const A* logits) const {
+    const A* const end = logits + model_.sizes.V;
+    if (!std::all_of(logits, end, [](A x) { return std::isfinite(x); })) return -1;
+    return static_cast<int32_t>(std::max_element(logits, end) - logits);
+  }
+
+  // The token whose part of [0, 1) holds u, or -1 if there are no probabilities; weights take the
+  // place of the logits.
   int32_t draw_token(A* logits, double u, std::vector<A>& sorted) const {
     const int64_t V = model_.sizes.V;
     if (options_.top_k > 0 && options_.top_k < V) keep_likeliest(logits, sorted);
@@ -88,6 +105,7 @@ class Sampler {
     kernels_.exp(V, logits, logits);
     double total = 0;
     for (int64_t v = 0; v < V; ++v) total += logits[v];
+    if (!std::isfinite(total)) return -1;
     double left = u * total;
     int32_t last = 0;
     for (int64_t v = 0; v < V; ++v) {

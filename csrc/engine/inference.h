@@ -32,6 +32,7 @@ struct SampleOptions {
 
 // Sequences without the id 0 that ends them. A draw depends on the seed, the number of the sequence
 // and the position alone (Philox 4x32-10: Salmon et al. 2011), not on what is computed together.
+// std::domain_error: the model's logits are not finite.
 template <class A>
 std::vector<std::vector<int32_t>> sample(const Model<A>& model, const SampleOptions& options,
                                          const Parallel& parallel);
