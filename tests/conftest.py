@@ -1,5 +1,8 @@
 """Fixtures that every test may ask for."""
 
+import _thread
+import signal
+
 import pytest
 import torch
 from ops_testing import LANES
@@ -23,6 +26,14 @@ def isa(request):
     assert _engine.active_lanes() == LANES[request.param]
     yield request.param
     instruction_sets.use(before)
+
+
+@pytest.fixture
+def press_ctrl_c():
+    """Interrupts the main thread as Ctrl-C does, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield _thread.interrupt_main
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

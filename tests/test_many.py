@@ -1,6 +1,5 @@
 """Many models at once: the bits of each alone, whatever happens to the others."""
 
-import _thread
 import json
 import threading
 import time
@@ -122,23 +121,23 @@ def assert_workers_end():
 
 
 @pytest.mark.parametrize("engine", ["native", "autograd"])
-def test_ctrl_c_stops_all_and_keeps_what_is_done(engine):
+def test_ctrl_c_stops_all_and_keeps_what_is_done(engine, press_ctrl_c):
     sent = []
 
     def interrupt(progress):
-        if progress.results and not sent:
+        if progress.results and progress.step > BASE.steps and not sent:
             timer.start()
             sent.append(None)
 
     def press():
         sent[0] = time.perf_counter()
-        _thread.interrupt_main()
+        press_ctrl_c()
 
     timer = threading.Timer(0.3, press)
     configs = [BASE, replace(ENDLESS, engine=engine), replace(ENDLESS, batch_size=500_000), ENDLESS]
     with pytest.raises(TrainingInterrupted, match="1 of 4 models done") as interrupted:
         train_many(configs, DATA, 2, interrupt)
-    assert time.perf_counter() - sent[0] < 1  # they would take hours
+    assert time.perf_counter() - sent[0] < 3  # they would take minutes
     assert_workers_end()
     first, second, third, last = interrupted.value.results
     assert (first.error, first.step) == (None, BASE.steps)

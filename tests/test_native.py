@@ -1,6 +1,5 @@
 """The native engine: torch's update rules, its own threads, and what may go wrong while it runs."""
 
-import _thread
 import os
 import signal
 import subprocess
@@ -287,7 +286,7 @@ def test_a_signal_ends_a_run_with_the_state_consistent(batch_size):
     assert all(torch.equal(v, engine.state_dict()[k]) for k, v in again.state_dict().items())
 
 
-def test_ctrl_c_leaves_a_trainer_that_goes_on():
+def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c):
     data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
     config = TrainConfig(steps=60_000, engine="native", eval_every=0, log_every=60_000)
 
@@ -296,7 +295,7 @@ def test_ctrl_c_leaves_a_trainer_that_goes_on():
         return Trainer(MLP(MLPConfig(len(data.vocabulary))), data, config)
 
     interrupted, expected = trainer(), trainer()
-    timer = threading.Timer(0.2, _thread.interrupt_main)
+    timer = threading.Timer(0.2, press_ctrl_c)
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         interrupted.fit()
