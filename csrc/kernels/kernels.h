@@ -156,55 +156,62 @@ struct MlpUpdate {
   OptimizerStep step;
 };
 
-// The kernels of one storage type for one instruction set. `workspace` holds at least as many bytes
-// as the kernel's `_workspace` function says, aligned to 64; its contents are scratch.
-template <class S>
-struct Kernels {
+// The kernels of one storage type on one kind of device. Executor: whose work it is, Parallel for
+// the CPU's threads. `workspace` holds at least as many bytes as the kernel's `_workspace` function
+// says, aligned to 64; its contents are scratch.
+template <class S, class Executor>
+struct Operators {
   using A = Accumulate<S>;
-
-  // out[i] = exp(in[i]), tanh(in[i]); error bounds are stated in cpu/math-inl.h.
-  void (*exp)(int64_t n, const A* in, A* out);
-  void (*tanh)(int64_t n, const A* in, A* out);
 
   // hidden: (N, H).
   size_t (*embed_linear_tanh_forward_workspace)(const EmbedLinearTanh<S>&);
   void (*embed_linear_tanh_forward)(const EmbedLinearTanh<S>&, S* hidden, void* workspace,
-                                    const Parallel&);
+                                    const Executor&);
   // hidden (the forward's result), dhidden: (N, H).
   size_t (*embed_linear_tanh_backward_workspace)(const EmbedLinearTanh<S>&);
   void (*embed_linear_tanh_backward)(const EmbedLinearTanh<S>&, const S* hidden, const S* dhidden,
                                      const EmbedLinearTanhGradients<S>&, void* workspace,
-                                     const Parallel&);
+                                     const Executor&);
 
   // loss: (N) for Reduction::none, else (1). softmax: (N, 2), each row's maximum and sum of
   // exp(input - maximum), all that the backward needs besides the input.
   size_t (*cross_entropy_forward_workspace)(const CrossEntropy<S>&);
   void (*cross_entropy_forward)(const CrossEntropy<S>&, A* loss, A* softmax, void* workspace,
-                                const Parallel&);
+                                const Executor&);
   // grad_output: (N) for Reduction::none, else (1). dinput: (N, V).
   size_t (*cross_entropy_backward_workspace)(const CrossEntropy<S>&);
   void (*cross_entropy_backward)(const CrossEntropy<S>&, const A* softmax, const A* grad_output,
-                                 S* dinput, void* workspace, const Parallel&);
+                                 S* dinput, void* workspace, const Executor&);
 
   // loss: (N) for Reduction::none, else (1). gradients: those of sum(grad_output * loss), or null
   // for the loss alone.
   size_t (*linear_cross_entropy_workspace)(const LinearCrossEntropy<S>&, bool gradients);
   void (*linear_cross_entropy)(const LinearCrossEntropy<S>&, A* loss,
                                const LinearCrossEntropyGradients<S>* gradients, void* workspace,
-                               const Parallel&);
+                               const Executor&);
 
   // The same for the whole model.
   size_t (*mlp_cross_entropy_workspace)(const MlpCrossEntropy<S>&, bool gradients);
   void (*mlp_cross_entropy)(const MlpCrossEntropy<S>&, A* loss,
                             const MlpCrossEntropyGradients<S>* gradients, void* workspace,
-                            const Parallel&);
+                            const Executor&);
 
   // logits: (N, V).
   size_t (*mlp_logits_workspace)(const MlpLogits<A>&);
-  void (*mlp_logits)(const MlpLogits<A>&, A* logits, void* workspace, const Parallel&);
+  void (*mlp_logits)(const MlpLogits<A>&, A* logits, void* workspace, const Executor&);
 
   // Updates the parameters in place, in one phase.
-  void (*mlp_update)(const MlpUpdate<A>&, const Parallel&);
+  void (*mlp_update)(const MlpUpdate<A>&, const Executor&);
+};
+
+// Those of one instruction set, and what only the CPU's callers ask for.
+template <class S>
+struct Kernels : Operators<S, Parallel> {
+  using A = Accumulate<S>;
+
+  // out[i] = exp(in[i]), tanh(in[i]); error bounds are stated in cpu/math-inl.h.
+  void (*exp)(int64_t n, const A* in, A* out);
+  void (*tanh)(int64_t n, const A* in, A* out);
 
   // In double precision and an order that depends on n alone.
   double (*sum_of_squares)(int64_t n, const A* x);
