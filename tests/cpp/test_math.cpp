@@ -114,16 +114,26 @@ TEST(exp_and_tanh_limits) {
   });
 }
 
+// Over increasing x from `first`, where tanh is still below 1, to beyond where it is 1.
+template <class T, class Next>
+void check_saturation(const pymlp::KernelTable& table, T first, T last, Next next) {
+  std::vector<T> in, out;
+  for (T x = first; x < last; x = next(x)) in.push_back(x);
+  for (T sign : {T(1), T(-1)}) {
+    for (T& x : in) x = std::copysign(x, sign);
+    out.resize(in.size());
+    table.of<T>().tanh(int64_t(in.size()), in.data(), out.data());
+    bool monotone = std::fabs(out[0]) < 1;
+    for (size_t i = 1; i < out.size(); ++i)
+      monotone = monotone && sign * out[i] >= sign * out[i - 1] && sign * out[i] <= 1;
+    CHECK(monotone);
+    CHECK_EQ(out.back(), sign);
+  }
+}
+
 TEST(tanh_is_monotone_where_it_saturates) {
   fixture::for_each_isa([](const pymlp::KernelTable& table) {
-    std::vector<float> in, out;
-    for (float x = 8.5f; x < 10.5f; x = std::nextafter(x, 11.0f)) in.push_back(x);
-    out.resize(in.size());
-    table.float32.tanh(int64_t(in.size()), in.data(), out.data());
-    bool monotone = out[0] < 1;
-    for (size_t i = 1; i < out.size(); ++i)
-      monotone = monotone && out[i] >= out[i - 1] && out[i] <= 1;
-    CHECK(monotone);
-    CHECK_EQ(out.back(), 1.0f);
+    check_saturation(table, 8.5f, 10.5f, [](float x) { return std::nextafter(x, 11.0f); });
+    check_saturation(table, 18.0, 20.5, [](double x) { return x + 3.1e-6; });
   });
 }
