@@ -353,7 +353,8 @@ def test_bench_passes_everything_on(monkeypatch):
         (["sample", "mine", "--temperature", "nan"], 1, "must be at least 0 and finite, got nan"),
         (["sample", "mine", "--seed", str(2**64)], 1, "seed must be at least 0 and less than 2**"),
         (["plot", "mine", "--window", "0"], 2, "0 is not in the range x>=1"),
-        (["info", "--data", "nothing.txt"], 1, "nothing.txt"),
+        (["info", "--data", "nothing.txt"], 2, "'--data': File 'nothing.txt' does not exist"),
+        (["info", "--data", "latin1.txt"], 1, "latin1.txt: not UTF-8 text: line 2"),
     ],
 )
 def test_errors(arguments, code, message):
@@ -376,6 +377,12 @@ def test_help(command):
     text = run(command, "--help").stdout
     assert f"Example: pymlp {command}" in text
     assert "--json" in text
+
+
+def test_help_has_the_defaults_of_the_presets():
+    text = " ".join(run("train", "--help").stdout.split())
+    assert "Hidden units. [default: 100 for lecture-2d, 200 for lecture]" in text
+    assert "Learning rate. [default: 0.1]" in text
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -14,6 +14,7 @@ from pymlp.callbacks import Callback
 from pymlp.config import ENGINES, OPTIMIZERS, TrainConfig
 from pymlp.data import Dataset, Examples, names
 from pymlp.evaluate import evaluate
+from pymlp.functional import mlp_cross_entropy
 from pymlp.model import MLP, MLPConfig, lecture_init
 from pymlp.stepper import DivergedError
 from pymlp.trainer import Trainer
@@ -144,6 +145,25 @@ def test_the_first_thousand_losses_of_the_engines_agree(dtype, lecture):
         losses.append(Trainer(model, data, config).fit().losses)
     torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(losses[2], losses[0], rtol=0, atol=1e-4)
+
+
+def test_each_loss_from_the_lectures_own_start_is_the_references():
+    """In float32 two trajectories part; at the parameters of one, the losses of both are equal."""
+    data = Dataset.from_lines(names()).train
+    model = reference.MLP(MLPConfig(27))
+    lecture_init(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses, fused = [], []
+    for rows in Batches(len(data), 32, seed=7).take(256):
+        batch = data.tokens[rows], data.targets[rows]
+        loss = model.loss(*batch)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        fused.append(mlp_cross_entropy(*batch, *model.parameters()).item())
+        optimizer.step()
+    assert losses[0] > 20  # where saturated units and confident mistakes amplify rounding
+    torch.testing.assert_close(torch.tensor(fused), torch.tensor(losses), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

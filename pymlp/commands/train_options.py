@@ -63,7 +63,13 @@ def configuration_options(command: F) -> F:
     return command
 
 
-def _default(name: str) -> Any:
-    if any(name in preset.model or name in preset.train for preset in PRESETS.values()):
-        return "the preset's"
-    return next(field.default for field in fields(TrainConfig) if field.name == name)
+def _default(name: str) -> str:
+    """The value without the option; where presets differ, that of each."""
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    of_presets = {
+        preset: str((defaults | dict(settings.model) | dict(settings.train))[name])
+        for preset, settings in PRESETS.items()
+    }
+    if len(set(of_presets.values())) == 1:
+        return of_presets.popitem()[1]
+    return ", ".join(f"{value} for {preset}" for preset, value in of_presets.items())
