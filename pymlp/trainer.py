@@ -56,6 +56,7 @@ class Trainer:
         self._run: RunDirectory | None = None
         self._saved_step = -1
         self._stopping = False
+        self._recorded = {"log": 0, "eval": 0}  # the step of the last record of each
 
     @property
     def step(self) -> int:
@@ -91,23 +92,21 @@ class Trainer:
         """Train up to ``config.steps``, from wherever the trainer is.
 
         A run directory, once there is one (`save`, `resume`), gets a checkpoint every
-        ``checkpoint_every`` steps and at the end.
+        ``checkpoint_every`` steps and at the end. An exception, KeyboardInterrupt too, leaves
+        everything as it is between two steps: call `fit` again to go on, with the evaluation or
+        checkpoint first that was interrupted.
 
         Raises:
             DivergedError: a loss, or at an evaluation, a checkpoint or the end a parameter, is not
                 finite any more. The last checkpoint stays.
         """
+        self._attend()
         while self.step < self.config.steps and not self._stopping:
             losses = self._stepper.run(self._next_event())
             if len(losses) == 0:  # stopped within the first step
                 continue
             self._tell("on_steps", losses)
-            if self._is_due(self.config.log_every):
-                self._log()
-            if self._is_due(self.config.eval_every):
-                self._evaluate()
-            if self._is_due(self.config.checkpoint_every):
-                self._commit()
+            self._attend()
         self._stopping = False
         self._commit()
         self._tell("on_end")
@@ -132,12 +131,27 @@ class Trainer:
         return evaluate(self._stepper.engine.model, getattr(self.data, split))
 
     def _next_event(self) -> int:
-        config = self.config
-        periods = (config.log_every, config.eval_every, config.checkpoint_every)
+        periods = [self._period(event) for event in ("log", "eval", "checkpoint")]
         events = [(self.step // period + 1) * period for period in periods if period]
-        return min(config.steps, *events)
+        return min(self.config.steps, *events)
 
-    def _is_due(self, period: int) -> bool:
+    def _attend(self) -> None:
+        """See to what is due at this step and not done: an exception may have come between."""
+        if self._is_due("log"):
+            self._log()
+        if self._is_due("eval"):
+            self._evaluate()
+        if self._is_due("checkpoint"):
+            self._commit()
+
+    def _period(self, event: str) -> int:
+        period: int = getattr(self.config, f"{event}_every")
+        return period
+
+    def _is_due(self, event: str) -> bool:
+        if self._recorded.get(event) == self.step:
+            return False
+        period = self._period(event)
         return self.step == self.config.steps or (period > 0 and self.step % period == 0)
 
     def _log(self) -> None:
@@ -149,7 +163,7 @@ class Trainer:
         record = {"step": self.step, "lr": rate, "loss": loss}
         if self._stepper.grad_norms is not None:
             record["grad_norm"] = self._stepper.grad_norms[window].nanmean().item()
-        self._record(record)
+        self._record("log", record)
         self._tell("on_log", loss)
 
     def _evaluate(self) -> None:
@@ -157,13 +171,15 @@ class Trainer:
         result = Evaluation(self.step, self.evaluate("train"), self.evaluate("dev"))
         if not math.isfinite(result.train + result.dev):
             raise self._diverged(f"the loss is {result.train} on train, {result.dev} on dev")
-        self._record({"step": self.step, "train_loss": result.train, "dev_loss": result.dev})
+        losses = {"train_loss": result.train, "dev_loss": result.dev}
+        self._record("eval", {"step": self.step} | losses)
         if self._best is None or result.dev < self._best.dev:
             self._best = result
             self._best_tensors = {n: t.clone() for n, t in self.model.state_dict().items()}
         self._tell("on_eval", result)
 
-    def _record(self, record: dict[str, Any]) -> None:
+    def _record(self, event: str, record: dict[str, Any]) -> None:
+        self._recorded[event] = self.step
         self._records.append(record)
         if self._run is not None:
             self._run.log(record)
@@ -276,6 +292,7 @@ class Trainer:
             checkpoint.losses, checkpoint.group("optimizer"), checkpoint.group("batches")
         )
         self._saved_step = self.step
+        self._recorded = dict.fromkeys(self._recorded, self.step)
 
     def _commit(self) -> None:
         self._check_parameters()

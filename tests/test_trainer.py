@@ -300,6 +300,35 @@ def test_a_callback_may_stop_the_training():
     assert len(trainer.fit().losses) == 20 + 20
 
 
+class Interrupt(Callback):
+    """Ctrl-C at each of the given steps, once, just before what follows the log."""
+
+    def __init__(self, *steps):
+        self.steps = list(steps)
+
+    def on_log(self, trainer, loss):
+        if trainer.step in self.steps:
+            self.steps.remove(trainer.step)
+            raise KeyboardInterrupt
+
+
+def test_what_an_interruption_came_before_is_made_up_for(tmp_path):
+    settings = {"log_every": 10, "eval_every": 20, "checkpoint_every": 20}
+    config = TrainConfig(steps=40, batch_size=4, engine="reference", **settings)
+    found = []
+    for steps in ((), (20, 40)):
+        path = tmp_path / str(len(steps))
+        trainer = Trainer(make_model(), DATA, config, [Interrupt(*steps)])
+        trainer.save(path)
+        for step in steps:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit()
+            assert (trainer.step, len(trainer.history.evals)) == (step, step // 20 - 1)
+        trainer.fit()
+        found.append({file.name: file.read_bytes() for file in path.iterdir()})
+    assert found[0] == found[1]
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
