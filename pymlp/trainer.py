@@ -14,10 +14,10 @@ from torch import Tensor
 from pymlp import sources
 from pymlp.callbacks import Callback
 from pymlp.config import TrainConfig
-from pymlp.data import Dataset, Splits
+from pymlp.data import Dataset, Examples, Splits
 from pymlp.evaluate import evaluate
 from pymlp.history import Evaluation, History, evaluations
-from pymlp.model import MLP
+from pymlp.model import MLP, MLPConfig
 from pymlp.rundir import Checkpoint, RunDirectory
 from pymlp.stepper import DivergedError, Stepper
 from pymlp.steps import Engine
@@ -34,7 +34,8 @@ class Trainer:
         callbacks: told about progress, in this order.
 
     Raises:
-        ValueError: model and data do not fit together, a split is empty, or nothing is trainable.
+        ValueError: model and data do not fit together, train or dev is empty or holds an id that is
+            not in the vocabulary, or nothing is trainable.
     """
 
     def __init__(
@@ -346,3 +347,23 @@ def check_fit(model: MLP, data: Dataset) -> None:
             f"Trainer: train and dev must not be empty, got {counts} lines: "
             "give more lines, at least 10"
         )
+    for name in ("train", "dev"):
+        _check_examples(name, getattr(data, name), model.config)
+
+
+def _check_examples(name: str, examples: Examples, sizes: MLPConfig) -> None:
+    """They may be made by hand, and ids decide what memory is read."""
+    shape = tuple(examples.tokens.shape)
+    if shape[0] < 1 or shape[1] != sizes.block_size:
+        raise ValueError(
+            f"Trainer: the tokens of {name} must have shape (N, {sizes.block_size}) with N of at "
+            f"least 1, got {shape}"
+        )
+    for what, ids in (("tokens", examples.tokens), ("targets", examples.targets)):
+        wrong = (ids < 0) | (ids >= sizes.vocab_size)
+        if wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"Trainer: the {what} of {name} must be ids from 0 to {sizes.vocab_size - 1}, "
+                f"got {ids[tuple(place)].item()} at {place}"
+            )

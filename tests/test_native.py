@@ -13,7 +13,7 @@ from torch import nn
 
 from pymlp import MLP, MLPConfig, TrainConfig, Trainer
 from pymlp.batches import Batches
-from pymlp.data import Dataset, Examples
+from pymlp.data import Dataset, Examples, Splits, Vocabulary
 from pymlp.engines import choose_engine, make_engine
 from pymlp.native import NativeEngine
 from pymlp.steps import Steps
@@ -200,6 +200,31 @@ def test_a_model_changed_under_it_is_refused():
         engine.run(make_steps(1, 4, 10))
 
 
+@pytest.mark.parametrize("engine", ["native", "autograd", "reference"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_parameter_frozen_or_thawed_under_it_is_refused(engine, frozen):
+    model = make_model(SHAPES[0])
+    model.hidden.bias.requires_grad_(not frozen)
+    trainer = make_engine(engine, model, examples_of(10, 27, 3), TrainConfig())
+    model.hidden.bias.requires_grad_(frozen)
+    with pytest.raises(RuntimeError, match=r"requires_grad of hidden.bias was changed after"):
+        trainer.run(make_steps(1, 4, 10))
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+def test_clipping_by_a_norm_that_is_not_finite_is_torchs(spoilt):
+    shape = SHAPES[0]
+    examples, steps = examples_of(300, 27, 3), make_steps(1, 32, 300)
+    model, expected = make_model(shape), make_model(shape)
+    for m in (model, expected):
+        m.output.weight.data[0, 0] = spoilt
+    native(model, examples, 32, max_grad_norm=1.0).run(steps)
+    config = TrainConfig(max_grad_norm=1.0)
+    make_engine("reference", expected, examples, config).run(make_steps(1, 32, 300))
+    for found, parameter in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(found.isfinite(), parameter.isfinite())
+
+
 def test_indices_out_of_range_end_the_run_before_the_first_step():
     model = make_model(SHAPES[0])
     steps = make_steps(4, 2, 10)
@@ -235,11 +260,23 @@ def test_ids_out_of_range_end_the_run_before_the_step(spoil, message):
     )
 
 
-def test_hand_made_data_are_checked_before_the_first_step():
-    data = Dataset.from_lines(["ab", "ba", "aab", "bba"] * 5, block_size=2)
-    data.train.targets[5] = 9
+@pytest.mark.parametrize("split", ["train", "dev"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.targets[5].fill_(9), r"targets of {} must be .* 0 to 2, got 9 at \[5\]"),
+        (lambda x: x.tokens[4, 1].fill_(-1), r"tokens of {} must be .*, got -1 at \[4, 1\]"),
+        (lambda x: Examples(x.tokens[:, :1], x.targets), r"\(N, 2\) .* got \(\d+, 1\)"),
+        (lambda x: Examples(x.tokens[:0], x.targets[:0]), r"N of at least 1, got \(0, 2\)"),
+    ],
+)
+def test_hand_made_data_are_checked_before_the_first_step(split, change, message):
+    data = Dataset.from_lines(["ab", "ba", "aab", "bba"] * 10, block_size=2)
+    changed = change(getattr(data, split))
+    if isinstance(changed, Examples):
+        data.__dict__[split] = changed
     model = MLP(MLPConfig(len(data.vocabulary), block_size=2))
-    with pytest.raises(ValueError, match=r"targets of train must be .* 0 to 2, got 9 at \[5\]"):
+    with pytest.raises(ValueError, match=message.format(split)):
         Trainer(model, data)
 
 
@@ -413,7 +450,7 @@ def test_it_runs_in_a_forked_process():
 
 
 def test_batches_larger_than_the_data_and_a_dataset_of_one_line():
-    data = Dataset.from_lines(["a"] * 10, block_size=1)
+    data = Dataset(Splits(["a"], ["a"], []), Vocabulary.characters(["a"]), block_size=1)
     model = MLP(MLPConfig(len(data.vocabulary), block_size=1, n_embd=2, n_hidden=4))
     config = TrainConfig(steps=50, batch_size=1000, lr=1.0, engine="native")
     history = Trainer(model, data, config).fit()
