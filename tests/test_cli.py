@@ -9,6 +9,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pymlp.benchmarks.__main__ as benchmarks
 import pytest
@@ -114,7 +115,8 @@ def test_defaults_are_the_lecture_on_bundled_names():
 
 def test_options_reach_the_configuration():
     options = "--lr 0.5 --optimizer adamw --weight-decay 0.2 --schedule cosine --warmup-steps 3"
-    train("--preset", "lecture-2d", *options.split(), "--log-every", 5, "--block-size", 4)
+    flags = ["--log-grad-norm", "--log-every", 5, "--block-size", 4]
+    train("--preset", "lecture-2d", *options.split(), *flags)
     run_directory = RunDirectory.open("runs/lecture-2d")
     expected = TrainConfig(
         steps=30,
