@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymlp import MLP, MLPConfig, TrainConfig, Trainer
+from pymlp import MLP, MLPConfig, TrainConfig, Trainer, stepper
 from pymlp.batches import Batches
 from pymlp.data import Dataset, Examples, Splits, Vocabulary
 from pymlp.engines import choose_engine, make_engine
@@ -323,9 +323,12 @@ def test_a_signal_ends_a_run_with_the_state_consistent(batch_size):
     assert all(torch.equal(v, engine.state_dict()[k]) for k, v in again.state_dict().items())
 
 
-def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c):
+def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c, monkeypatch):
+    # Calls of the engine so long that it is interrupted within one.
+    monkeypatch.setattr(stepper, "_UNINTERRUPTED_SECONDS", 10.0)
     data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
-    config = TrainConfig(steps=60_000, engine="native", eval_every=0, log_every=60_000)
+    steps = 100_000
+    config = TrainConfig(steps=steps, batch_size=1, engine="native", eval_every=0, log_every=steps)
 
     def trainer():
         torch.manual_seed(0)
@@ -336,7 +339,7 @@ def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c):
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         interrupted.fit()
-    assert 0 < interrupted.step < 60_000
+    assert 0 < interrupted.step < steps
     history = interrupted.fit()
     assert torch.equal(history.losses, expected.fit().losses)
 

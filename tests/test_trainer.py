@@ -134,16 +134,19 @@ def test_engines_follow_the_same_trajectory(engine, optimizer):
 def test_the_first_thousand_losses_of_the_engines_agree(dtype, lecture):
     """In float32 not from the lecture's own start, which is chaotic: see docs/performance.md."""
     data = Dataset.from_lines(names())
-    losses = []
+    losses, dev_losses = [], []
     for engine in ("reference", "autograd", "native"):
         torch.manual_seed(0)
         model = MLP(MLPConfig(len(data.vocabulary))).to(dtype)
         if lecture:
             lecture_init(model)
         config = TrainConfig(steps=1000, schedule="constant", engine=engine, eval_every=0)
-        losses.append(Trainer(model, data, config).fit().losses)
+        history = Trainer(model, data, config).fit()
+        losses.append(history.losses)
+        dev_losses.append(history.evals[-1].dev)
     torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(losses[2], losses[0], rtol=0, atol=1e-4)
+    assert dev_losses[1:] == pytest.approx(dev_losses[:1] * 2, abs=1e-4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
