@@ -27,7 +27,7 @@ class Trainer:
     """Trains a model in place.
 
     A forked process must call ``torch.set_num_threads(1)`` first, as for any use of PyTorch: the
-    threads of PyTorch's own operators, which check and evaluate, do not survive a fork.
+    threads of PyTorch's own operators, which check the data, do not survive a fork.
 
     Args:
         model: its parameters are updated, those with ``requires_grad=False`` excepted; the steps

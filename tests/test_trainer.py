@@ -228,6 +228,14 @@ def test_evaluate_is_exact():
         assert evaluate(model, DATA.dev, batch_size) == pytest.approx(expected, rel=1e-6)
 
 
+def test_evaluate_gives_the_same_bits_on_any_number_of_threads(set_num_threads):
+    model, found = make_model(), set()
+    for threads in (1, 2, 3):
+        set_num_threads(threads)
+        found.add(evaluate(model, Dataset.from_lines(names()).train))
+    assert len(found) == 1
+
+
 def test_evaluate_errors():
     none = Examples(DATA.dev.tokens[:0], DATA.dev.targets[:0])
     with pytest.raises(ValueError, match="no examples"):
