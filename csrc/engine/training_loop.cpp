@@ -101,6 +101,8 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
   const auto take = [&](int64_t size) { return std::exchange(at, at + padded(size)); };
   for (int i = 0; i < n_parameters; ++i) gradients_[i] = take(gradient_sizes_[i]);
   for (int i = 0; i < 3; ++i) output_weight_[i] = i <= states ? take(in_blocks) : nullptr;
+  const int64_t largest = *std::max_element(gradient_sizes_.begin(), gradient_sizes_.end());
+  squares_.resize(static_cast<size_t>((largest + block - 1) / block));
   workspace_.reserve(
       kernels.mlp_steps_workspace(step_of(std::array<Trained<A>, n_parameters>{}.data())));
 }
@@ -145,7 +147,7 @@ void TrainingLoop<A>::clip(const Trained<A>* parameters, const Parallel& paralle
   const double before = grad_norm(parameters, parallel) * update.step.factor;
   if (norm) *norm = before;
   if (optimizer_.max_grad_norm > 0) {
-    update.step.factor *= std::min(1.0, optimizer_.max_grad_norm / (before + 1e-6));
+    update.step.factor *= std::min(optimizer_.max_grad_norm / (before + 1e-6), 1.0);  // nan stays nan
   }
 }
 
@@ -179,7 +181,6 @@ double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& 
   for (int i = 0; i < n_parameters; ++i) {
     if (parameters[i].frozen) continue;
     const int64_t size = gradient_sizes_[i], blocks = (size + block - 1) / block;
-    squares_.resize(std::max(squares_.size(), static_cast<size_t>(blocks)));
     parallel.run({"norm", blocks, block}, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         const int64_t count = std::min(block, size - b * block);

@@ -106,15 +106,24 @@ TEST(team_runs_every_item_once) {
   }
 }
 
-TEST(team_wakes_threads_that_sleep) {
-  const Team team(3);
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    std::atomic<int64_t> sum{0};
-    team.run({"sum", 300, 1 << 20}, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) sum += i;
+TEST(team_wakes_threads_that_sleep_and_waits_for_them) {
+  using std::chrono::milliseconds;
+  const Team team(2);
+  const auto caller = std::this_thread::get_id();
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    std::this_thread::sleep_for(milliseconds(20));
+    std::atomic<bool> begun{false}, ended{false};
+    team.run({"slow", 2, 1 << 20}, [&](int64_t, int64_t) {
+      if (std::this_thread::get_id() == caller) {  // leaves the other range to the other thread
+        for (int i = 0; i < 10000 && !begun; ++i) std::this_thread::sleep_for(milliseconds(1));
+      } else {
+        begun = true;
+        std::this_thread::sleep_for(milliseconds(20));
+        ended = true;
+      }
     });
-    CHECK_EQ(sum.load(), 300 * 299 / 2);
+    CHECK(begun);
+    CHECK(ended);
   }
 }
 
