@@ -68,7 +68,8 @@ class TrainingLoop<A>::OutputWeightInBlocks {
   template <class Body>
   void for_arrays(const Body& body) const {
     for (int i = 0; i < 3; ++i) {
-      if (dense_[i]) body(active_kernels().of<A>(), dense_[i], loop_.output_weight_[i]);
+      A* const blocks = loop_.output_weight_[i];
+      if (blocks && dense_[i]) body(active_kernels().of<A>(), dense_[i], blocks);
     }
   }
 
@@ -147,7 +148,8 @@ void TrainingLoop<A>::clip(const Trained<A>* parameters, const Parallel& paralle
   const double before = grad_norm(parameters, parallel) * update.step.factor;
   if (norm) *norm = before;
   if (optimizer_.max_grad_norm > 0) {
-    update.step.factor *= std::min(optimizer_.max_grad_norm / (before + 1e-6), 1.0);  // nan stays nan
+    update.step.factor *=
+        std::min(optimizer_.max_grad_norm / (before + 1e-6), 1.0);  // nan stays nan
   }
 }
 

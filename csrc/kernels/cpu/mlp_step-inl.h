@@ -30,25 +30,28 @@ struct MlpStepKernel {
   }
 };
 
-// A matrix (rows, H) to and from column blocks.
-template <class A>
-inline void to_blocks(const ColumnView<A>& blocks, const A* dense) {
-  for (int64_t b = 0; b < blocks.columns.count; ++b) {
-    for (int64_t r = 0; r < blocks.rows; ++r) {
-      std::memcpy(blocks[b] + r * blocks.ld(),
-                  dense + r * blocks.columns.H + blocks.columns.begin(b),
-                  static_cast<size_t>(blocks.columns.width(b)) * sizeof(A));
+// body(where it is in blocks, where it is in rows of H, its width) for each piece of a row of a
+// matrix (rows, H) that lies together both ways.
+template <class Body>
+inline void for_pieces(const ColumnBlocks& columns, int64_t rows, const Body& body) {
+  for (int64_t block = 0; block < columns.count; ++block) {
+    for (int64_t r = 0; r < rows; ++r) {
+      body((block * rows + r) * columns.stride, r * columns.H + columns.begin(block),
+           columns.width(block));
     }
   }
 }
 
 template <class A>
-inline void from_blocks(const ColumnView<const A>& blocks, A* dense) {
-  for (int64_t b = 0; b < blocks.columns.count; ++b) {
-    for (int64_t r = 0; r < blocks.rows; ++r) {
-      std::memcpy(dense + r * blocks.columns.H + blocks.columns.begin(b),
-                  blocks[b] + r * blocks.ld(),
-                  static_cast<size_t>(blocks.columns.width(b)) * sizeof(A));
-    }
-  }
+inline void to_blocks(const ColumnBlocks& columns, int64_t rows, const A* dense, A* blocks) {
+  for_pieces(columns, rows, [&](int64_t in_blocks, int64_t in_dense, int64_t width) {
+    std::memcpy(blocks + in_blocks, dense + in_dense, static_cast<size_t>(width) * sizeof(A));
+  });
+}
+
+template <class A>
+inline void from_blocks(const ColumnBlocks& columns, int64_t rows, const A* blocks, A* dense) {
+  for_pieces(columns, rows, [&](int64_t in_blocks, int64_t in_dense, int64_t width) {
+    std::memcpy(dense + in_dense, blocks + in_blocks, static_cast<size_t>(width) * sizeof(A));
+  });
 }

@@ -78,10 +78,10 @@ constexpr Kernels<S> make_kernels() {
     return ColumnView<A>{{H, N}, nullptr, rows, true}.size();
   };
   k.to_blocks = [](int64_t N, int64_t rows, int64_t H, const A* dense, A* blocks) {
-    to_blocks<A>({{H, N}, blocks, rows, true}, dense);
+    to_blocks<A>({H, N}, rows, dense, blocks);
   };
   k.from_blocks = [](int64_t N, int64_t rows, int64_t H, const A* blocks, A* dense) {
-    from_blocks<A>({{H, N}, blocks, rows, true}, dense);
+    from_blocks<A>({H, N}, rows, blocks, dense);
   };
   k.sum_of_squares = sum_of_squares<A>;
   return k;
