@@ -1,11 +1,18 @@
 #include "ops/queue_backend.h"
 
 #include <array>
+#include <string>
+
+// Newer than the oldest torch that is supported.
+extern "C" __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();
 
 namespace pymlp {
 namespace {
 
-using torch::stable::detail::from;
+std::string last_exception() {
+  if (!torch_exception_get_what_without_backtrace) return "torch has written the reason to stderr";
+  return torch_exception_get_what_without_backtrace();
+}
 
 ScalarType dtype_of(ScalarKind kind) {
   switch (kind) {
@@ -28,28 +35,19 @@ Tensor matrix(const void* data, int64_t rows, int64_t columns, bool transposed, 
   return torch::stable::from_blob(const_cast<void*>(data), sizes, strides, device, dtype_of(kind));
 }
 
-// Whether it worked. The op's result, its `out`, comes back as the first entry of the stack.
-template <size_t n>
-bool call(const char* name, std::array<StableIValue, n> stack) {
-  if (torch_call_dispatcher(name, "out", stack.data(), TORCH_ABI_VERSION) != AOTI_TORCH_SUCCESS) {
-    return false;
-  }
-  torch::stable::detail::to<Tensor>(stack[0]);
-  return true;
-}
-
 }  // namespace
 
 void TorchQueue::matmul(const Matmul& m) const {
   const Tensor a = matrix(m.a, m.M, m.K, m.transpose_a, m.lda, m.type, device_);
   const Tensor b = matrix(m.b, m.K, m.N, m.transpose_b, m.ldb, m.type, device_);
   const Tensor c = matrix(m.c, m.M, m.N, false, m.ldc, m.type, device_);
-  const bool done =
-      m.accumulate
-          ? call<6>("aten::addmm", {from(c), from(a), from(b), from(1.0), from(1.0), from(c)})
-          : call<3>("aten::mm", {from(a), from(b), from(c)});
-  check(done, "pymlp.", op_, ": torch could not multiply (", m.M, ", ", m.K, ") by (", m.K, ", ",
-        m.N, "); it has written the reason to stderr");
+  const AOTITorchError error = m.accumulate
+                                   ? products_.addmm_out(c.get(), c.get(), a.get(), b.get(), 1, 1)
+                                   : products_.mm_out(c.get(), a.get(), b.get());
+  if (error != AOTI_TORCH_SUCCESS) {
+    check(false, "pymlp.", op_, ": torch could not multiply (", m.M, ", ", m.K, ") by (", m.K, ", ",
+          m.N, "): ", last_exception());
+  }
 }
 
 void TorchQueue::check_launches() const {

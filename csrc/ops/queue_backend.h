@@ -6,12 +6,19 @@
 
 namespace pymlp {
 
-// Large matrix products are torch's own: for CUDA cuBLAS on torch's handle, workspace and settings
-// (allow_tf32, deterministic algorithms), on any other device whatever torch has there.
+// torch.mm and torch.addmm of one kind of device, by the shims that AOTInductor's programs call.
+struct MatrixProducts {
+  AOTITorchError (*mm_out)(AtenTensorHandle out, AtenTensorHandle a, AtenTensorHandle b);
+  AOTITorchError (*addmm_out)(AtenTensorHandle out, AtenTensorHandle addend, AtenTensorHandle a,
+                              AtenTensorHandle b, double beta, double alpha);
+};
+
+// Large matrix products are torch's own: on CUDA those of cuBLAS, with torch's handle, workspace
+// and settings, such as allow_tf32 and deterministic algorithms.
 class TorchQueue final : public Queue {
  public:
-  TorchQueue(const char* op, const Device& device, void* stream)
-      : Queue(stream), op_(op), device_(device) {}
+  TorchQueue(const char* op, const Device& device, void* stream, const MatrixProducts& products)
+      : Queue(stream), op_(op), device_(device), products_(products) {}
 
   void matmul(const Matmul& matmul) const override;
 
@@ -21,12 +28,13 @@ class TorchQueue final : public Queue {
  private:
   const char* op_;
   Device device_;
+  MatrixProducts products_;
 };
 
 class QueueBackend {
  public:
-  QueueBackend(const char* op, const Device& device, void* stream)
-      : device_(device), queue_(op, device, stream) {}
+  QueueBackend(const char* op, const Device& device, void* stream, const MatrixProducts& products)
+      : device_(device), queue_(op, device, stream, products) {}
 
   template <class S>
   const Operators<S, Queue>& kernels() const {
