@@ -6,17 +6,11 @@ import signal
 
 import pytest
 import torch
-from ops_testing import LANES
+from ops_testing import GPU, LANES
 
 from pymlp import _engine, debug, functional
 from pymlp import isa as instruction_sets
-from pymlp._library import KERNEL_DEVICES
 
-# What the tests marked gpu run on. PYMLP_TEST_GPU=cpu lets them run on the CPU instead, which shows
-# that they can run.
-GPU = os.environ.get("PYMLP_TEST_GPU")
-if GPU is None and "cuda" in KERNEL_DEVICES and torch.cuda.is_available():
-    GPU = "cuda"
 # Without it torch's matrix products refuse to run under use_deterministic_algorithms.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 

@@ -5,6 +5,7 @@ A `Case` is one call of an operator. `Case.run(functional)` makes it with pymlp'
 in PyTorch's own functions.
 """
 
+import os
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pymlp import functional
+from pymlp._library import KERNEL_DEVICES
+
+# What the tests marked gpu run on, None for nothing. PYMLP_TEST_GPU=cpu lets them run on the CPU
+# instead, which shows that they can run.
+GPU = os.environ.get("PYMLP_TEST_GPU")
+if GPU is None and "cuda" in KERNEL_DEVICES and torch.cuda.is_available():
+    GPU = "cuda"
 
 OPS = ("embed_linear_tanh", "cross_entropy", "linear_cross_entropy", "mlp_cross_entropy")
 LOSSES = OPS[1:]
