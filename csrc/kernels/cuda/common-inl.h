@@ -60,38 +60,42 @@ PYMLP_DEVICE A not_a_number() {
 
 // --- W elements of a row --------------------------------------------------------------------------
 
-template <class T>
+template <int alignment, class T>
 PYMLP_DEVICE bool is_aligned(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+  return reinterpret_cast<uintptr_t>(p) % alignment == 0;
 }
 
 // x = row[v], row[v + 1], ...; `rest` for what lies outside [0, V), which is not read.
 template <int W, class S>
 PYMLP_DEVICE void load_elements(const S* row, int64_t v, int64_t V, Accumulate<S> rest,
                                 Accumulate<S> (&x)[W]) {
-  constexpr bool is_vector = W == vector_width<S>;
-  if (is_vector && v >= 0 && v + W <= V && is_aligned(row + v)) {
-    const auto vector = *reinterpret_cast<const Vector<S, W>*>(row + v);
+  constexpr int width = W < vector_width<S> ? W : vector_width<S>;
+  if (v >= 0 && v + W <= V && is_aligned<width * sizeof(S)>(row + v)) {
 #pragma unroll
-    for (int i = 0; i < W; ++i) x[i] = widen(vector.element[i]);
+    for (int j = 0; j < W; j += width) {
+      const auto vector = *reinterpret_cast<const Vector<S, width>*>(row + v + j);
+#pragma unroll
+      for (int i = 0; i < width; ++i) x[j + i] = widen(vector.element[i]);
+    }
     return;
   }
 #pragma unroll
   for (int i = 0; i < W; ++i) x[i] = v + i >= 0 && v + i < V ? widen(row[v + i]) : rest;
 }
 
-// row[v], row[v + 1], ... = x where that lies inside [0, V); the row is not read again soon.
+// row[v], row[v + 1], ... = x where that lies inside [0, V).
 template <int W, class S>
 PYMLP_DEVICE void store_elements(S* row, int64_t v, int64_t V, const Accumulate<S> (&x)[W]) {
-  constexpr bool is_vector = W == vector_width<S>;
-  if constexpr (is_vector) {
-    if (v >= 0 && v + W <= V && is_aligned(row + v)) {
-      Vector<S, W> vector;
+  constexpr int width = W < vector_width<S> ? W : vector_width<S>;
+  if (v >= 0 && v + W <= V && is_aligned<width * sizeof(S)>(row + v)) {
 #pragma unroll
-      for (int i = 0; i < W; ++i) narrow(x[i], vector.element[i]);
-      store_streaming(row + v, vector);
-      return;
+    for (int j = 0; j < W; j += width) {
+      Vector<S, width> vector;
+#pragma unroll
+      for (int i = 0; i < width; ++i) narrow(x[j + i], vector.element[i]);
+      *reinterpret_cast<Vector<S, width>*>(row + v + j) = vector;
     }
+    return;
   }
 #pragma unroll
   for (int i = 0; i < W; ++i) {

@@ -107,7 +107,8 @@ PYMLP_DEVICE void for_vectors(const S* row, int64_t V, int lane, int lanes, int 
 // reads a few vectors before it looks at any, to have them on the way at once.
 template <int lanes, class Logits, class A = typename Logits::A>
 PYMLP_DEVICE RowSoftmax<A> row_softmax(Thread& t, Shared<A> scratch, const Logits& logits) {
-  constexpr int W = Logits::W, together = lanes > warp_size ? 4 : lanes == warp_size ? 2 : 1;
+  constexpr int W = Logits::W;
+  constexpr int together = larger(1, (lanes > warp_size ? 16 : lanes == warp_size ? 8 : 1) / W);
   A maximum = -infinity<A>(), sum = 0;
   for_vectors<W>(logits.row, logits.V, t.thread % lanes, lanes, together, [&](int64_t v) {
     A x[together][W];
