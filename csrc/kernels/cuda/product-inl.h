@@ -252,6 +252,25 @@ struct SumOfProducts {
   }
 };
 
+// x *= *factor
+template <class S>
+struct Scale {
+  static constexpr int threads = 256;
+  int64_t count;
+  const Accumulate<S>* factor;
+  S* x;
+
+  PYMLP_DEVICE void operator()(Thread& t) const {
+    const int64_t i = t.block * threads + t.thread;
+    if (i < count) narrow(widen(x[i]) * *factor, x[i]);
+  }
+};
+
+template <class S>
+void scale(const Queue& queue, int64_t count, const Accumulate<S>* factor, S* x) {
+  launch(queue, {divide_up(count, Scale<S>::threads)}, Scale<S>{count, factor, x});
+}
+
 template <class S>
 struct Fill {
   static constexpr int threads = 256;

@@ -3,7 +3,9 @@
 #pragma once
 
 #include "kernels/cuda/cross_entropy-inl.h"
-#include "kernels/cuda/embed_linear_tanh_backward-inl.h"
+#include "kernels/cuda/mlp_cross_entropy-inl.h"
+#include "kernels/cuda/mlp_logits-inl.h"
+#include "kernels/cuda/mlp_update-inl.h"
 
 namespace pymlp {
 namespace cuda {
@@ -41,6 +43,28 @@ Operators<S, Queue> make_operators() {
                                 S* dinput, void* workspace, const Queue& queue) {
     make<CrossEntropyBackward<S>>(workspace, p).run(softmax, grad_output, dinput, queue);
   };
+  k.linear_cross_entropy_workspace = [](const LinearCrossEntropy<S>& p, bool gradients) {
+    return measure<LinearCrossEntropyKernel<S>>(p, gradients);
+  };
+  k.linear_cross_entropy = [](const LinearCrossEntropy<S>& p, A* loss,
+                              const LinearCrossEntropyGradients<S>* gradients, void* workspace,
+                              const Queue& queue) {
+    make<LinearCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
+        .run(loss, gradients, queue);
+  };
+  k.mlp_cross_entropy_workspace = [](const MlpCrossEntropy<S>& p, bool gradients) {
+    return measure<MlpCrossEntropyKernel<S>>(p, gradients);
+  };
+  k.mlp_cross_entropy = [](const MlpCrossEntropy<S>& p, A* loss,
+                           const MlpCrossEntropyGradients<S>* gradients, void* workspace,
+                           const Queue& queue) {
+    make<MlpCrossEntropyKernel<S>>(workspace, p, gradients != nullptr).run(loss, gradients, queue);
+  };
+  k.mlp_logits_workspace = [](const MlpLogits<A>& p) { return measure<MlpLogitsKernel<A>>(p); };
+  k.mlp_logits = [](const MlpLogits<A>& p, A* logits, void* workspace, const Queue& queue) {
+    make<MlpLogitsKernel<A>>(workspace, p).run(logits, queue);
+  };
+  k.mlp_update = mlp_update<A>;
   return k;
 }
 
