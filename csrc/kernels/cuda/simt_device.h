@@ -85,19 +85,6 @@ class Thread {
   unsigned char* shared_;
 };
 
-// Around what is read or written once: it should not push anything else out of the caches.
-template <class T, int W>
-PYMLP_DEVICE Vector<T, W> load_streaming(const T* p) {
-  static_assert(sizeof(Vector<T, W>) == 16, "one load");
-  const int4 bits = __ldcs(reinterpret_cast<const int4*>(p));
-  return *reinterpret_cast<const Vector<T, W>*>(&bits);
-}
-template <class T, int W>
-PYMLP_DEVICE void store_streaming(T* p, const Vector<T, W>& x) {
-  static_assert(sizeof(Vector<T, W>) == 16, "one store");
-  __stcs(reinterpret_cast<int4*>(p), *reinterpret_cast<const int4*>(&x));
-}
-
 PYMLP_DEVICE float widen_bits(bfloat16 x) { return __uint_as_float(unsigned(x.bits) << 16); }
 PYMLP_DEVICE float widen_bits(float16 x) { return __half2float(__ushort_as_half(x.bits)); }
 PYMLP_DEVICE void narrow_bits(float x, bfloat16& out) {

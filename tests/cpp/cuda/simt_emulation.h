@@ -127,15 +127,6 @@ class Thread {
   int arrays_ = 0;
 };
 
-template <class T, int W>
-inline Vector<T, W> load_streaming(const T* p) {
-  return *reinterpret_cast<const Vector<T, W>*>(p);
-}
-template <class T, int W>
-inline void store_streaming(T* p, const Vector<T, W>& x) {
-  *reinterpret_cast<Vector<T, W>*>(p) = x;
-}
-
 inline float float_of_bits(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, 4);
