@@ -21,6 +21,8 @@ enable_language(CUDA)
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/kernels/cuda/*.cu)
 add_library(pymlp_cuda STATIC ${cuda_sources})
 target_include_directories(pymlp_cuda PUBLIC csrc)
+# constexpr functions run on the device too.
+target_compile_options(pymlp_cuda PRIVATE --expt-relaxed-constexpr)
 
 # As nvcc calls them, for `pymlp info`: 80-real is sm_80, 90-virtual compute_90, 90 is both.
 set(cuda_targets "")

@@ -2,7 +2,9 @@
 //   Backend(op, device)             ready to run kernels there; op is for messages
 //   kernels<S>()                    their table, Operators<S, ...>
 //   run(kernel, bytes, arguments)   calls kernel(arguments..., workspace of so many bytes,
-//   executor)
+//   executor) row_alignment                   what the address of logits has to be a multiple of,
+//   in bytes:
+//                                   where it decides the order of sums, and so the last bits
 #pragma once
 
 #include "kernels/dispatch.h"
@@ -30,6 +32,8 @@ class TorchParallel final : public Parallel {
 
 class Cpu {
  public:
+  static constexpr uintptr_t row_alignment = 1;
+
   Cpu(const char*, const Device&) {}
 
   template <class S>

@@ -57,7 +57,8 @@ Tensor CrossEntropySettings::check_grad_output(const Tensor& grad_output, const 
 
 CrossEntropyArguments::CrossEntropyArguments(const Tensor& input, const Tensor& target,
                                              const std::optional<Tensor>& weight,
-                                             const CrossEntropySettings& settings)
+                                             const CrossEntropySettings& settings,
+                                             uintptr_t alignment)
     : settings_(settings) {
   const Argument like{op, "input", input};
   check_floating(like);
@@ -65,7 +66,7 @@ CrossEntropyArguments::CrossEntropyArguments(const Tensor& input, const Tensor& 
   target_ = check_target({op, "target", target}, like, input.size(0), input.size(1),
                          settings.ignore_index);
   weight_ = check_class_weight(weight, like, input.size(1));
-  input_ = dense(input);
+  input_ = dense(input, alignment);
 }
 
 }  // namespace pymlp

@@ -45,7 +45,8 @@ class CrossEntropyArguments {
   static constexpr const char* op = "cross_entropy";
 
   CrossEntropyArguments(const Tensor& input, const Tensor& target,
-                        const std::optional<Tensor>& weight, const CrossEntropySettings& settings);
+                        const std::optional<Tensor>& weight, const CrossEntropySettings& settings,
+                        uintptr_t alignment);
 
   template <class S>
   CrossEntropy<S> problem() const {
@@ -66,7 +67,7 @@ std::tuple<Tensor, Tensor> cross_entropy_forward(const Tensor& input, const Tens
                                                  double label_smoothing) {
   constexpr const char* op = CrossEntropyArguments::op;
   const CrossEntropySettings settings(op, ignore_index, reduction, label_smoothing);
-  const CrossEntropyArguments in(input, target, weight, settings);
+  const CrossEntropyArguments in(input, target, weight, settings, Backend::row_alignment);
   const Tensor loss = settings.empty_loss(input.size(0), input);
   const Tensor softmax = empty({input.size(0), 2}, loss.scalar_type(), input.device());
   const Backend backend(op, input.device());
@@ -87,7 +88,7 @@ Tensor cross_entropy_backward(const Tensor& grad_output, const Tensor& input, co
                               int64_t ignore_index, int64_t reduction, double label_smoothing) {
   constexpr const char* op = CrossEntropyArguments::op;
   const CrossEntropySettings settings(op, ignore_index, reduction, label_smoothing);
-  const CrossEntropyArguments in(input, target, weight, settings);
+  const CrossEntropyArguments in(input, target, weight, settings, Backend::row_alignment);
   const Argument like{op, "input", input};
   const Tensor grad = settings.check_grad_output(grad_output, like, input.size(0));
   const Tensor saved = dense(softmax);

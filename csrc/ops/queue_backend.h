@@ -33,6 +33,8 @@ class TorchQueue final : public Queue {
 
 class QueueBackend {
  public:
+  static constexpr uintptr_t row_alignment = 16;
+
   QueueBackend(const char* op, const Device& device, void* stream, const MatrixProducts& products)
       : device_(device), queue_(op, device, stream, products) {}
 

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <sstream>
@@ -35,8 +36,11 @@ void check(bool condition, const Parts&... message) {
 Tensor empty(std::initializer_list<int64_t> shape, ScalarType dtype, const Device& device);
 Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype, const Device& device);
 
-inline Tensor dense(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+// The tensor itself where it is contiguous and at a multiple of `alignment` bytes, else a copy.
+inline Tensor dense(const Tensor& tensor, uintptr_t alignment = 1) {
+  if (!tensor.is_contiguous()) return torch::stable::contiguous(tensor);
+  const auto address = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  return address % alignment == 0 ? tensor : torch::stable::clone(tensor);
 }
 
 template <class S>
