@@ -10,7 +10,7 @@ import pymlp
 from pymlp import functional, mlp_cross_entropy
 from pymlp._library import ops
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 OPTIONS = [
     {},
