@@ -93,7 +93,8 @@ struct LinearCrossEntropyRows {
       const bool present = row < rows;  // a group without a row goes along, to meet the others
       const int64_t n = first + row, id = present ? id_at(rule.target, n) : rule.ignore_index;
       X* x = logits + (present ? row : 0) * ld;
-      const LinearLogits<X, S> values{x, present ? rule.V : 0, bias, rule.softcap};
+      const LinearLogits<X, S> values{x, present ? rule.V : 0, bias, rule.softcap,
+                                      rule.inverse_softcap};
       const RowSoftmax<A> softmax = row_softmax<lanes>(t, scratch, values);
       const A loss = rule.template loss<lanes>(t, scratch, values, softmax, id);
       meet(t);  // all have read the logits that one of them will overwrite

@@ -8,6 +8,7 @@
 #include "kernels/cuda/queue.h"
 
 #define PYMLP_DEVICE __device__ __forceinline__
+#define PYMLP_HOST_DEVICE __host__ __device__
 
 namespace pymlp {
 namespace cuda {
@@ -98,7 +99,7 @@ PYMLP_DEVICE int population_count(unsigned x) { return __popc(x); }
 PYMLP_DEVICE int lowest_bit(unsigned x) { return __ffs(static_cast<int>(x)) - 1; }
 
 template <class Kernel>
-__global__ void __launch_bounds__(Kernel::threads) run_kernel(const Kernel kernel) {
+__global__ void __launch_bounds__(Kernel::threads, 1) run_kernel(const Kernel kernel) {
   extern __shared__ __align__(16) unsigned char shared[];
   Thread t(shared);
   kernel(t);

@@ -25,11 +25,11 @@ struct Scalars {
 };
 
 // The threads that share a row: more for longer rows.
-constexpr int few_lanes = 8, many_lanes = 512;
+constexpr int few_lanes = 8, many_lanes = 256;
 
 template <int lanes>
 struct RowGroup {
-  static constexpr int threads = lanes > 256 ? lanes : 256;
+  static constexpr int threads = many_lanes;
   static constexpr int count = threads / lanes;  // groups in a block
   static constexpr int64_t most_blocks = lanes > warp_size ? 0x7fffffff : 4096;
 
@@ -69,8 +69,8 @@ struct LinearLogits {
   static constexpr int W = vector_width<X>;
   const X* row;
   int64_t V;
-  const S* bias;  // (V) or null
-  A softcap;      // or 0
+  const S* bias;        // (V) or null
+  A softcap, inverse;   // of it; or 0
 
   PYMLP_DEVICE void load(int64_t v, A (&x)[W]) const {
     load_elements(row, v, V, -infinity<A>(), x);
@@ -83,13 +83,13 @@ struct LinearLogits {
     if (softcap > 0) {
 #pragma unroll
       for (int i = 0; i < W; ++i) {
-        if (v + i >= 0 && v + i < V) x[i] = softcap * tanh_of(x[i] / softcap);
+        if (v + i >= 0 && v + i < V) x[i] = softcap * tanh_of(x[i] * inverse);
       }
     }
   }
   PYMLP_DEVICE A at(int64_t v) const {
     const A x = widen(row[v]) + (bias ? widen(bias[v]) : A(0));
-    return softcap > 0 ? softcap * tanh_of(x / softcap) : x;
+    return softcap > 0 ? softcap * tanh_of(x * inverse) : x;
   }
 };
 
@@ -103,12 +103,17 @@ PYMLP_DEVICE void for_vectors(const S* row, int64_t V, int lane, int lanes, int 
   for (int64_t v = static_cast<int64_t>(lane) * W - shift; v < V; v += step * together) body(v);
 }
 
-// One pass over the row: where the maximum grows, the sum so far is scaled down to it. A thread
-// reads a few vectors before it looks at any, to have them on the way at once.
+// How many vectors of W elements a thread has on their way at once: `elements` in all, fewer where
+// rows are short.
+PYMLP_HOST_DEVICE constexpr int64_t vectors_together(int lanes, int elements, int W) {
+  return larger(1, (lanes > warp_size ? elements : lanes == warp_size ? elements / 2 : 1) / W);
+}
+
+// One pass over the row: where the maximum grows, the sum so far is scaled down to it.
 template <int lanes, class Logits, class A = typename Logits::A>
 PYMLP_DEVICE RowSoftmax<A> row_softmax(Thread& t, Shared<A> scratch, const Logits& logits) {
   constexpr int W = Logits::W;
-  constexpr int together = larger(1, (lanes > warp_size ? 16 : lanes == warp_size ? 8 : 1) / W);
+  constexpr int together = static_cast<int>(vectors_together(lanes, 16, W));
   A maximum = -infinity<A>(), sum = 0;
   for_vectors<W>(logits.row, logits.V, t.thread % lanes, lanes, together, [&](int64_t v) {
     A x[together][W];
@@ -149,7 +154,7 @@ struct SoftmaxLoss {
   int64_t V;
   Ids target;
   int64_t ignore_index;
-  A smoothing, z_loss, softcap;
+  A smoothing, z_loss, softcap, inverse_softcap;
   const S* class_weight;  // (V) or null
   bool per_row;           // Reduction::none
 
@@ -160,6 +165,7 @@ struct SoftmaxLoss {
         smoothing(A(options.label_smoothing)),
         z_loss(A(options.z_loss)),
         softcap(A(options.softcap)),
+        inverse_softcap(A(options.softcap > 0 ? 1 / options.softcap : 0)),
         class_weight(options.class_weight),
         per_row(options.reduction == Reduction::none) {}
 
@@ -209,23 +215,30 @@ struct SoftmaxLoss {
   template <int lanes, class Logits, class X>
   PYMLP_DEVICE void gradient(Thread& t, const Logits& logits, RowSoftmax<A> row, int64_t id,
                              A scale, A class_weight_sum, bool capped, X* dx) const {
-    constexpr int W = Logits::W;
+    constexpr int W = Logits::W, together = static_cast<int>(vectors_together(lanes, 8, W));
+    constexpr int64_t step = int64_t(lanes) * W;
     const RowGradient g = row_gradient(row, id, scale, class_weight_sum);
     const bool ignored = id == ignore_index;  // whatever the row holds
-    for_vectors<W>(logits.row, V, t.thread % lanes, lanes, 1, [&](int64_t v) {
-      A x[W], d[W];
-      logits.load(v, x);
+    for_vectors<W>(logits.row, V, t.thread % lanes, lanes, together, [&](int64_t first) {
+      A x[together][W];
 #pragma unroll
-      for (int i = 0; i < W; ++i) {
-        d[i] = ignored ? A(0) : g.factor * exp_of(x[i] - row.maximum);
-        if (g.spread != 0 && in_range(v + i)) d[i] -= g.spread * weight_of(v + i);
-        if (v + i == id) d[i] -= g.hit;
-        if (capped && !ignored) {
-          const A ratio = x[i] / softcap;
-          d[i] *= 1 - ratio * ratio;
+      for (int j = 0; j < together; ++j) logits.load(first + j * step, x[j]);
+#pragma unroll
+      for (int j = 0; j < together; ++j) {
+        const int64_t v = first + j * step;
+#pragma unroll
+        for (int i = 0; i < W; ++i) {
+          A d = ignored ? A(0) : g.factor * exp_of(x[j][i] - row.maximum);
+          if (g.spread != 0 && in_range(v + i)) d -= g.spread * weight_of(v + i);
+          if (v + i == id) d -= g.hit;
+          if (capped && !ignored) {
+            const A ratio = x[j][i] * inverse_softcap;
+            d *= 1 - ratio * ratio;
+          }
+          x[j][i] = d;
         }
+        store_elements(dx, v, V, x[j]);
       }
-      store_elements(dx, v, V, d);
     });
   }
 

@@ -1,7 +1,7 @@
 #include "emulator.h"
 
 #include <cxxabi.h>
-#include <sanitizer/common_interface_defs.h>
+#include <dlfcn.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -12,10 +12,18 @@
 #include <numeric>
 #include <random>
 
+// The address sanitizer's, null where the program is built without it.
+extern "C" {
+__attribute__((weak)) void __sanitizer_start_switch_fiber(void** fake_stack, const void* bottom,
+                                                          size_t size);
+__attribute__((weak)) void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom,
+                                                           size_t* size);
+}
+
 namespace emulation {
 namespace {
 
-constexpr size_t stack_size = 256 * 1024;
+constexpr size_t stack_size = 128 * 1024;
 constexpr int64_t most_shared_bytes = 48 * 1024;  // without asking the driver for more
 constexpr int most_threads = 1024;
 
@@ -39,7 +47,17 @@ struct Warp {
   int64_t epoch = 0;
 };
 
+// The C library's own: the address sanitizer's wrapper forgets all it knows about both stacks at
+// every switch, which takes most of the time and is not needed where switches are announced to it.
+using SwapContext = int (*)(ucontext_t*, const ucontext_t*);
+SwapContext own_swapcontext() {
+  void* library = dlopen("libc.so.6", RTLD_LAZY);
+  void* function = library ? dlsym(library, "swapcontext") : nullptr;
+  return function ? reinterpret_cast<SwapContext>(function) : &swapcontext;
+}
+
 struct Emulator {
+  const SwapContext swap = own_swapcontext();
   std::mt19937_64 random{1};
   std::vector<std::string> launches;
   std::vector<std::unique_ptr<Fiber>> fibers;
@@ -79,18 +97,28 @@ std::string demangled(const char* name) {
   return text ? text.get() : name;
 }
 
+void announce_switch(void** sanitizer_stack, const void* bottom, size_t size) {
+  if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(sanitizer_stack, bottom, size);
+}
+
+void confirm_switch(void* sanitizer_stack, const void** bottom, size_t* size) {
+  if (__sanitizer_finish_switch_fiber) {
+    __sanitizer_finish_switch_fiber(sanitizer_stack, bottom, size);
+  }
+}
+
 void switch_to_scheduler() {
   Emulator& e = emulator();
   Fiber& fiber = *e.fibers[e.current];
-  __sanitizer_start_switch_fiber(&fiber.sanitizer_stack, e.scheduler_stack, e.scheduler_stack_size);
-  swapcontext(&fiber.context, &e.scheduler);
-  __sanitizer_finish_switch_fiber(fiber.sanitizer_stack, nullptr, nullptr);
+  announce_switch(&fiber.sanitizer_stack, e.scheduler_stack, e.scheduler_stack_size);
+  e.swap(&fiber.context, &e.scheduler);
+  confirm_switch(fiber.sanitizer_stack, nullptr, nullptr);
 }
 
 // A fibre serves the same thread of one block after another.
 void fiber_main() {
   Emulator& e = emulator();
-  __sanitizer_finish_switch_fiber(nullptr, &e.scheduler_stack, &e.scheduler_stack_size);
+  confirm_switch(nullptr, &e.scheduler_stack, &e.scheduler_stack_size);
   for (;;) {
     const Launch& launch = *e.launch;
     launch.run(launch.kernel, launch, e.block_x, e.block_y, e.current);
@@ -108,9 +136,9 @@ void switch_to_fiber(int index) {
   Emulator& e = emulator();
   e.current = index;
   Fiber& fiber = *e.fibers[index];
-  __sanitizer_start_switch_fiber(&e.scheduler_sanitizer_stack, fiber.stack.get(), stack_size);
-  swapcontext(&e.scheduler, &fiber.context);
-  __sanitizer_finish_switch_fiber(e.scheduler_sanitizer_stack, nullptr, nullptr);
+  announce_switch(&e.scheduler_sanitizer_stack, fiber.stack.get(), stack_size);
+  e.swap(&e.scheduler, &fiber.context);
+  confirm_switch(e.scheduler_sanitizer_stack, nullptr, nullptr);
   e.current = -1;
 }
 

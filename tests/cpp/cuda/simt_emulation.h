@@ -9,6 +9,7 @@
 #include "kernels/cuda/queue.h"
 
 #define PYMLP_DEVICE inline
+#define PYMLP_HOST_DEVICE
 
 namespace pymlp {
 namespace cuda {
