@@ -6,6 +6,11 @@ NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
 CMAKE := $(BIN)/cmake
 NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 
+# Tests of the operators that do not look at the CPU's own ways.
+CONTRACT := $(addprefix tests/test_,$(addsuffix .py,embed_linear_tanh cross_entropy \
+    linear_cross_entropy mlp_cross_entropy errors layouts graph derivatives compose))
+
+.PHONY: emulate-ops
 .PHONY: train test package lint format sanitize cross bench clean
 
 train: $(VENV)/.built
@@ -43,6 +48,20 @@ cross: $(VENV)/.installed
 	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
 	$(CMAKE) --build build/cross
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/cross/pymlp_tests
+
+# The operators' contract over emulated CUDA kernels: all that a GPU runs of csrc/ops and Python, but
+# for streams. The libraries go to a package of their own.
+EMULATED := build/emulated
+emulate-ops: $(VENV)/.built
+	$(CMAKE) -S . -B build/emulate-ops $(NINJA) -DCMAKE_BUILD_TYPE=Release -DPYMLP_EMULATE=ON \
+	    -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	    -Dpybind11_DIR=$$($(BIN)/python -c "import pybind11; print(pybind11.get_cmake_dir())") \
+	    -DPYMLP_TORCH=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
+	$(CMAKE) --build build/emulate-ops
+	rm -rf $(EMULATED) && mkdir -p $(EMULATED)/pymlp
+	ln -s $(abspath pymlp)/*.py $(abspath pymlp)/*.txt $(EMULATED)/pymlp/
+	$(CMAKE) --install build/emulate-ops --prefix $(EMULATED)/pymlp
+	PYTHONPATH=$(EMULATED) $(BIN)/python -P -m pytest -q $(CONTRACT) -k "not avx2 and not baseline"
 
 bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from . import device, machine, memory, providers, results, run, table
+from . import device, machine, memory, providers, results, run
 from .harness import Case
 
 PROGRAM = "pymlp bench" if __package__ == "pymlp.benchmarks" else "python -m benchmarks"
@@ -77,8 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     if chosen.json:
         print(json.dumps(asdict(report)))
     else:
-        # Where nobody looks, no line is cut to the width of a terminal.
-        table.show(report, Console(width=None if sys.stdout.isatty() else 160))
+        from . import table  # which needs rich, as the figures alone do not
+
+        table.show(report)
     if chosen.out is not None:
         _log(f"wrote {chosen.out} and {results.save(report, chosen.out)}")
     return 1 if report.failures else 0

@@ -1,5 +1,6 @@
 """The results on a terminal: one line per case, one column per provider."""
 
+import sys
 from collections.abc import Callable
 
 from rich.console import Console
@@ -9,8 +10,10 @@ from .providers import LABELS
 from .results import Report, Result
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: Report) -> None:
     """Print median microseconds with the speed relative to eager, then peak memory."""
+    # Where nobody looks, no line is cut to the width of a terminal.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     machine = report.machine
     where = machine.gpu or f"{machine.cpu}, {machine.threads} threads, {machine.isa}"
     title = f"{where}, torch {machine.torch}"
