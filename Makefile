@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
+NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
 CMAKE := $(BIN)/cmake
 NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 
