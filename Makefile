@@ -10,8 +10,7 @@ NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 CONTRACT := $(addprefix tests/test_,$(addsuffix .py,embed_linear_tanh cross_entropy \
     linear_cross_entropy mlp_cross_entropy errors layouts graph derivatives compose))
 
-.PHONY: emulate-ops
-.PHONY: train test package lint format sanitize cross bench clean
+.PHONY: train test package lint format sanitize emulate emulate-ops cuda-tests ptxas cross bench clean
 
 train: $(VENV)/.built
 	$(BIN)/pymlp train
@@ -38,8 +37,27 @@ format: $(VENV)/.installed
 sanitize: $(VENV)/.installed
 	$(CMAKE) -S . -B build/sanitize $(NINJA) -DCMAKE_BUILD_TYPE=Debug -DPYMLP_TESTS=ON \
 	    -DPYMLP_SANITIZE=address,undefined
-	$(CMAKE) --build build/sanitize
+	$(CMAKE) --build build/sanitize --target pymlp_tests
 	build/sanitize/pymlp_tests
+
+# The CUDA kernels on the host: threads as fibres in shuffled order, under the sanitizers. Needs no
+# CUDA.
+emulate: $(VENV)/.installed
+	$(CMAKE) -S . -B build/sanitize $(NINJA) -DCMAKE_BUILD_TYPE=Debug -DPYMLP_TESTS=ON \
+	    -DPYMLP_SANITIZE=address,undefined
+	$(CMAKE) --build build/sanitize --target pymlp_emulation
+	build/sanitize/tests/cpp/cuda/pymlp_emulation
+
+# The same tests compiled by nvcc, and run where there is a GPU.
+cuda-tests: $(VENV)/.installed
+	$(CMAKE) -S . -B build/cuda $(NINJA) -DCMAKE_BUILD_TYPE=Release -DPYMLP_TESTS=ON -DPYMLP_CUDA=ON
+	$(CMAKE) --build build/cuda --target pymlp_cuda_tests
+	if nvidia-smi -L; then build/cuda/tests/cpp/cuda/pymlp_cuda_tests; \
+	    else echo "compiled; not run: there is no GPU"; fi
+
+# Registers, shared memory and spills of the hot kernels, as docs/cuda.md has them.
+ptxas:
+	$(PYTHON) scripts/ptxas_report.py
 
 # The same tests for arm64: Debian packages g++-aarch64-linux-gnu and qemu-user.
 cross: $(VENV)/.installed

@@ -58,7 +58,8 @@ PYMLP_DEVICE A not_a_number() {
   return A(NAN);
 }
 
-// --- W elements of a row --------------------------------------------------------------------------
+// --- W elements of a row
+// --------------------------------------------------------------------------
 
 template <int alignment, class T>
 PYMLP_DEVICE bool is_aligned(const T* p) {
@@ -103,7 +104,8 @@ PYMLP_DEVICE void store_elements(S* row, int64_t v, int64_t V, const Accumulate<
   }
 }
 
-// --- sums over threads ----------------------------------------------------------------------------
+// --- sums over threads
+// ----------------------------------------------------------------------------
 
 // Over groups of `lanes` lanes of a warp. Both lanes of a pair add the same two numbers, so all end
 // with the same bits.

@@ -62,9 +62,8 @@ struct CrossEntropyBackwardRows {
          n += t.blocks * Group::count) {
       const RowSoftmax<A> row{softmax[2 * n], softmax[2 * n + 1]};
       const A scale = rule.per_row ? grad_output[n] : scalars->row_scale;
-      rule.template gradient<lanes>(t, PlainLogits<S>{input + n * V, V}, row,
-                                    id_at(rule.target, n), scale, scalars->class_weight_sum, false,
-                                    dinput + n * V);
+      rule.template gradient<lanes>(t, PlainLogits<S>{input + n * V, V}, row, id_at(rule.target, n),
+                                    scale, scalars->class_weight_sum, false, dinput + n * V);
     }
   }
 };
@@ -86,8 +85,7 @@ struct CrossEntropyForward {
     const LossOutput<A> output{p.options.reduction, loss, totals, 0, blocks};
     with_lanes_for(p.V, [&](auto lanes) {
       using Rows = CrossEntropyForwardRows<S, lanes>;
-      launch(queue, {blocks},
-             Rows{p.N, p.V, p.input, {p.V, p.target, p.options}, softmax, output},
+      launch(queue, {blocks}, Rows{p.N, p.V, p.input, {p.V, p.target, p.options}, softmax, output},
              Rows::shared_bytes);
     });
     output.reduce(queue);

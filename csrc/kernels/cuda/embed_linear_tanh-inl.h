@@ -33,7 +33,8 @@ PYMLP_DEVICE Accumulate<S> gathered(const EmbedLinearTanh<S>& p, int64_t n, int6
   return widen(p.embedding[id * p.E + (static_cast<int>(k) - position * E)]);
 }
 
-// --- forward --------------------------------------------------------------------------------------
+// --- forward
+// --------------------------------------------------------------------------------------
 
 template <class S>
 struct HiddenProduct {

@@ -20,7 +20,8 @@ HiddenMethod gradient_method(const EmbedLinearTanh<S>& p) {
   return p.N * p.T * p.E * p.H >= worth_a_library ? HiddenMethod::library : HiddenMethod::direct;
 }
 
-// --- products with G ------------------------------------------------------------------------------
+// --- products with G
+// ------------------------------------------------------------------------------
 
 // dweight_t (H, E) = G_tᵀ embedding for each t; and as one more of the batch dbias, which is the
 // table's last row.
@@ -78,7 +79,8 @@ struct EmbeddingFromTables {
   }
 };
 
-// --- products with dpre ---------------------------------------------------------------------------
+// --- products with dpre
+// ---------------------------------------------------------------------------
 
 template <class S>
 PYMLP_DEVICE Accumulate<S> dpre_of(const S* hidden, const S* dhidden, int64_t i) {
@@ -150,7 +152,8 @@ struct StoreDpre {
   }
 };
 
-// --- the whole ------------------------------------------------------------------------------------
+// --- the whole
+// ------------------------------------------------------------------------------------
 
 template <class S>
 struct EmbedLinearTanhBackward {

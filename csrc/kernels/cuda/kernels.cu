@@ -4,9 +4,9 @@
 namespace pymlp {
 
 const CudaKernelTable& cuda_kernels() {
-  static const CudaKernelTable table{
-      cuda::make_operators<float>(), cuda::make_operators<double>(),
-      cuda::make_operators<bfloat16>(), cuda::make_operators<float16>()};
+  static const CudaKernelTable table{cuda::make_operators<float>(), cuda::make_operators<double>(),
+                                     cuda::make_operators<bfloat16>(),
+                                     cuda::make_operators<float16>()};
   return table;
 }
 

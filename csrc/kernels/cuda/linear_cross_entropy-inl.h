@@ -10,7 +10,8 @@
 namespace pymlp {
 namespace cuda {
 
-// --- products -------------------------------------------------------------------------------------
+// --- products
+// -------------------------------------------------------------------------------------
 
 // logits (N, V) = input weightᵀ + bias
 template <class S>
@@ -66,7 +67,8 @@ struct OutputGradientProduct {
   }
 };
 
-// --- a chunk of rows ------------------------------------------------------------------------------
+// --- a chunk of rows
+// ------------------------------------------------------------------------------
 
 // The losses of rows first, first + 1, ... and, if wanted, dlogits in the place of their logits.
 template <class X, class S, int lanes>
@@ -173,8 +175,8 @@ struct LinearCrossEntropyPass {
     with_lanes_for(p.V, [&](auto lanes) {
       blocks_per_chunk = RowGroup<lanes>::blocks(chunks.rows);
       const int64_t last = p.N - (chunks.count - 1) * chunks.rows;
-      all_blocks = p.N == 0 ? 0
-                            : (chunks.count - 1) * blocks_per_chunk + RowGroup<lanes>::blocks(last);
+      all_blocks =
+          p.N == 0 ? 0 : (chunks.count - 1) * blocks_per_chunk + RowGroup<lanes>::blocks(last);
     });
     totals = workspace.take<Totals>(LossOutput<A>::totals_needed(p.options.reduction, all_blocks));
     wide_logits = workspace.take<A>(library ? 0 : p.N * p.V);

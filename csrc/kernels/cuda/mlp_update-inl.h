@@ -11,7 +11,7 @@ namespace cuda {
 template <class A>
 struct UpdateRule {
   bool adamw, decays;
-  A factor, weight_decay, momentum, minus_lr;            // SGD
+  A factor, weight_decay, momentum, minus_lr;               // SGD
   A keep, towards, beta2, weight2, eps, root2, minus_rate;  // AdamW
 
   explicit UpdateRule(const OptimizerStep& s)

@@ -148,7 +148,8 @@ PYMLP_DEVICE A scaled(A x, const A* factor) {
   return factor ? x * *factor : x;
 }
 
-// --- products by the caller's library -------------------------------------------------------------
+// --- products by the caller's library
+// -------------------------------------------------------------
 
 // From about as many multiply-adds on, the library's product is worth its launches.
 constexpr int64_t worth_a_library = int64_t(1) << 27;
@@ -169,9 +170,9 @@ struct Result {
 template <class S>
 void matmul(const Queue& queue, int64_t M, int64_t N, int64_t K, Operand<S> a, Operand<S> b,
             Result<S> c, bool accumulate) {
-  const Queue::Matmul product{M,      N,            K,    a.data, a.transposed, a.ld,
-                              b.data, b.transposed, b.ld, c.data, c.ld,         accumulate,
-                              scalar_kind<S>()};
+  const Queue::Matmul product{
+      M,    N,      K,    a.data,     a.transposed,    a.ld, b.data, b.transposed,
+      b.ld, c.data, c.ld, accumulate, scalar_kind<S>()};
   queue.matmul(product);
 }
 
@@ -212,8 +213,7 @@ void finish_sum(const Queue& queue, int64_t count, const Accumulate<S>* sum,
                 const Accumulate<S>* factor, S* out) {
   const bool done = is_wide<S> && factor == nullptr && static_cast<const void*>(sum) == out;
   if (done) return;
-  launch(queue, {divide_up(count, FinishSum<S>::threads)},
-         FinishSum<S>{count, sum, factor, out});
+  launch(queue, {divide_up(count, FinishSum<S>::threads)}, FinishSum<S>{count, sum, factor, out});
 }
 
 // out (M, N) = factor * Σ op(A) op(B) over some pairs of matrices, rounded once. Sums of 16-bit

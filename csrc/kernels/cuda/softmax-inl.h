@@ -20,8 +20,8 @@ template <class A>
 struct Scalars {
   double normalizer;   // what the sum of losses is divided by
   A class_weight_sum;  // Σ w
-  A row_scale;         // factor of each row's gradient, unless rows have their own (Reduction::none)
-  A common_scale;      // factor of all gradients, left for the end
+  A row_scale;     // factor of each row's gradient, unless rows have their own (Reduction::none)
+  A common_scale;  // factor of all gradients, left for the end
 };
 
 // The threads that share a row: more for longer rows.
@@ -69,8 +69,8 @@ struct LinearLogits {
   static constexpr int W = vector_width<X>;
   const X* row;
   int64_t V;
-  const S* bias;        // (V) or null
-  A softcap, inverse;   // of it; or 0
+  const S* bias;       // (V) or null
+  A softcap, inverse;  // of it; or 0
 
   PYMLP_DEVICE void load(int64_t v, A (&x)[W]) const {
     load_elements(row, v, V, -infinity<A>(), x);
@@ -171,9 +171,7 @@ struct SoftmaxLoss {
 
   PYMLP_DEVICE bool in_range(int64_t id) const { return id >= 0 && id < V; }
 
-  PYMLP_DEVICE A weight_of(int64_t v) const {
-    return class_weight ? widen(class_weight[v]) : A(1);
-  }
+  PYMLP_DEVICE A weight_of(int64_t v) const { return class_weight ? widen(class_weight[v]) : A(1); }
 
   // What a target adds to the normaliser.
   PYMLP_DEVICE A weight_of_target(int64_t id) const {

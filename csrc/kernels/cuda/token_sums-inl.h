@@ -7,13 +7,14 @@
 namespace pymlp {
 namespace cuda {
 
-// --- few tokens: a table in shared memory ---------------------------------------------------------
+// --- few tokens: a table in shared memory
+// ---------------------------------------------------------
 
 // table[t * V + v] (H) = Σ dpre over the examples whose token at position t is v, and in the last
 // row Σ dpre over all; dpre = dhidden (1 - hidden²).
 //
-// A block is one warp: it owns 32 columns and a part of the examples, whose rows it adds in order to
-// its own table in shared memory. The parts' tables are then added up in order.
+// A block is one warp: it owns 32 columns and a part of the examples, whose rows it adds in order
+// to its own table in shared memory. The parts' tables are then added up in order.
 template <class S>
 struct SumByToken {
   using A = Accumulate<S>;
@@ -30,7 +31,8 @@ struct SumByToken {
     return (T * V + 1) * columns * static_cast<int64_t>(sizeof(A));
   }
   static bool fits(int64_t T, int64_t V) {
-    return V < most_shared_bytes && T < most_shared_bytes && shared_bytes(T, V) <= most_shared_bytes;
+    return V < most_shared_bytes && T < most_shared_bytes &&
+           shared_bytes(T, V) <= most_shared_bytes;
   }
 
   PYMLP_DEVICE void operator()(Thread& t) const {
@@ -117,7 +119,8 @@ struct TokenTables {
   }
 };
 
-// --- many tokens: a block a token -----------------------------------------------------------------
+// --- many tokens: a block a token
+// -----------------------------------------------------------------
 
 // Where each token occurs first and last among the `count` ids.
 struct Occurrences {

@@ -78,7 +78,8 @@ struct LossOutput {
   }
 };
 
-// --- Scalars --------------------------------------------------------------------------------------
+// --- Scalars
+// --------------------------------------------------------------------------------------
 
 // Where grad_output and the mean's normaliser go: into the gradient of each row, or into a factor
 // for the end.
@@ -158,7 +159,7 @@ struct ScalarsPass {
   void run(const SoftmaxLoss<S>& rule, int64_t N, Reduction reduction, const A* grad_output,
            ScaleAt scale_at, const Queue& queue) const {
     const int64_t blocks = MakeScalars<S>::blocks(N, reduction);
-    MakeScalars<S> kernel{rule,     N,       reduction, grad_output, scale_at,
+    MakeScalars<S> kernel{rule,    N,       reduction, grad_output, scale_at,
                           weights, scalars, false,     blocks};
     launch(queue, {blocks}, kernel, kernel.shared_bytes);
     if (blocks == 1) return;

@@ -205,8 +205,7 @@ void complete(Warp& warp, int first_thread) {
       fail("shuffle at " + text(warp.place) + ": lane " + std::to_string(lane) +
            " reads from lane " + std::to_string(from) + ", which is not in the mask");
     }
-    e.fibers[first_thread + lane]->result =
-        warp.call == WarpCall::ballot ? votes : warp.bits[from];
+    e.fibers[first_thread + lane]->result = warp.call == WarpCall::ballot ? votes : warp.bits[from];
     make_ready(first_thread + lane);
   }
   if (warp.call == WarpCall::sync) ++warp.epoch;
@@ -239,9 +238,9 @@ std::vector<std::string> take_launches() {
 SharedArray& shared_array(int order, size_t element_size, size_t count) {
   Emulator& e = emulator();
   if (order == int(e.arrays.size())) {
-    e.arrays.emplace_back(
-        new SharedArray{element_size, count, std::vector<unsigned char>(element_size * count, 0xff),
-                        std::vector<Shadow>(count)});
+    e.arrays.emplace_back(new SharedArray{element_size, count,
+                                          std::vector<unsigned char>(element_size * count, 0xff),
+                                          std::vector<Shadow>(count)});
     e.shared_bytes += int64_t(element_size * count + 15) / 16 * 16;
     if (e.shared_bytes > e.launch->shared_bytes) {
       fail("shared memory: the arrays take " + std::to_string(e.shared_bytes) +
@@ -294,10 +293,9 @@ void SharedArray::on_write(size_t i) {
   const bool after_write = s.writer < 0 || s.writer == e.current || s.write_epoch < e.epoch ||
                            (s.writer / warp_size == warp && s.write_warp_epoch < warp_epoch);
   const unsigned others = s.reader_lanes & ~(1u << e.current % warp_size);
-  const bool after_reads =
-      s.reader_warp < 0 || s.read_epoch < e.epoch ||
-      (!s.many_warps_read && s.reader_warp == warp &&
-       (others == 0 || s.read_warp_epoch < warp_epoch));
+  const bool after_reads = s.reader_warp < 0 || s.read_epoch < e.epoch ||
+                           (!s.many_warps_read && s.reader_warp == warp &&
+                            (others == 0 || s.read_warp_epoch < warp_epoch));
   if (!after_write || !after_reads) {
     fail("shared memory: race on element " + std::to_string(i) + ", " +
          (after_write ? "read" : "written") + " by another thread");

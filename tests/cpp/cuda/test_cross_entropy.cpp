@@ -34,8 +34,8 @@ struct Case {
 
   std::string name() const {
     std::ostringstream text;
-    text << "cross_entropy N=" << N << " V=" << V << " variant=" << variant << " bytes="
-         << sizeof(S);
+    text << "cross_entropy N=" << N << " V=" << V << " variant=" << variant
+         << " bytes=" << sizeof(S);
     return text.str();
   }
 

@@ -135,8 +135,10 @@ std::string outcome(const std::function<bool()>& body) {
 
 void fails_with(const std::string& message, const std::function<bool()>& body) {
   const std::string got = outcome(body);
-  const bool right = got.find(message) != std::string::npos && got.find("exit 0") == std::string::npos;
-  if (!CHECK(right)) std::cerr << "  expected " << message << ", got " << got.substr(0, 600) << "\n";
+  const bool right =
+      got.find(message) != std::string::npos && got.find("exit 0") == std::string::npos;
+  if (!CHECK(right))
+    std::cerr << "  expected " << message << ", got " << got.substr(0, 600) << "\n";
 }
 
 float sum_in_order_of_arrival(uint64_t seed) {
@@ -183,9 +185,7 @@ TEST(emulator_finds_elements_that_nobody_wrote) {
   fails_with("was never written", sums_are_right<Mistake::unwritten_shared>);
 }
 
-TEST(a_dropped_tail_changes_the_result) {
-  fails_with("exit 1", sums_are_right<Mistake::no_tail>);
-}
+TEST(a_dropped_tail_changes_the_result) { fails_with("exit 1", sums_are_right<Mistake::no_tail>); }
 
 TEST(seeds_change_the_order) {
   CHECK(sum_in_order_of_arrival(1) != sum_in_order_of_arrival(2));

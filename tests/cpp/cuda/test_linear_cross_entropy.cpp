@@ -1,5 +1,5 @@
-// linear_cross_entropy on a device: our own products and the library's, in one chunk and in several,
-// against the CPU, in every storage type.
+// linear_cross_entropy on a device: our own products and the library's, in one chunk and in
+// several, against the CPU, in every storage type.
 #include <sstream>
 
 #include "kernels/cuda/linear_cross_entropy-inl.h"

@@ -54,9 +54,8 @@ struct LossAndGradients : Model<S> {
     const Array dc(z.V * z.E), dw(z.H * z.T * z.E), db(z.H), dow(z.V * z.H, offset), dob(z.V);
     const IdArray<Side> x(this->tokens, this->variant % 2 == 0), y(this->targets, true);
     const typename Side::template Array<A> loss(1), factor(1);
-    MlpCrossEntropy<S> p{
-        {z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), b.data()},
-        {z.N, z.H, z.V, nullptr, ow.data(), ob.data(), y.ids(), {}, nullptr}};
+    MlpCrossEntropy<S> p{{z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), b.data()},
+                         {z.N, z.H, z.V, nullptr, ow.data(), ob.data(), y.ids(), {}, nullptr}};
     if (this->variant % 3 == 1) p.output.options.reduction = Reduction::sum;
     if (this->variant % 3 == 2) p.output.options.label_smoothing = 0.1;
     const MlpCrossEntropyGradients<S> d{{dc.data(), dw.data(), db.data()},
@@ -86,9 +85,8 @@ struct Logits : Model<A> {
         out(z.N * z.V);
     const Optional<Side, A> ob(this->output_bias, this->variant % 2 == 0);
     const IdArray<Side> x(this->tokens, true);
-    const MlpLogits<A> p{{z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), b.data()},
-                         ow.data(),
-                         ob.data()};
+    const MlpLogits<A> p{
+        {z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), b.data()}, ow.data(), ob.data()};
     const auto& k = Side::template kernels<A>();
     const Scratch<Side> scratch(int64_t(k.mlp_logits_workspace(p)));
     k.mlp_logits(p, out.data(), scratch.data(), side.executor());
