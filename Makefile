@@ -2,11 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find csrc -type f) CMakeLists.txt setup.py pyproject.toml
+NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
 CMAKE := $(BIN)/cmake
 NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 
-.PHONY: train test package lint format sanitize cross bench clean
+# Tests of the operators that do not look at the CPU's own ways.
+CONTRACT := $(addprefix tests/test_,$(addsuffix .py,embed_linear_tanh cross_entropy \
+    linear_cross_entropy mlp_cross_entropy errors layouts graph derivatives compose))
+
+.PHONY: train test package lint format sanitize emulate emulate-ops cuda-tests ptxas cross bench clean
 
 train: $(VENV)/.built
 	$(BIN)/pymlp train
@@ -33,8 +37,27 @@ format: $(VENV)/.installed
 sanitize: $(VENV)/.installed
 	$(CMAKE) -S . -B build/sanitize $(NINJA) -DCMAKE_BUILD_TYPE=Debug -DPYMLP_TESTS=ON \
 	    -DPYMLP_SANITIZE=address,undefined
-	$(CMAKE) --build build/sanitize
+	$(CMAKE) --build build/sanitize --target pymlp_tests
 	build/sanitize/pymlp_tests
+
+# The CUDA kernels on the host: threads as fibres in shuffled order, under the sanitizers. Needs no
+# CUDA.
+emulate: $(VENV)/.installed
+	$(CMAKE) -S . -B build/sanitize $(NINJA) -DCMAKE_BUILD_TYPE=Debug -DPYMLP_TESTS=ON \
+	    -DPYMLP_SANITIZE=address,undefined
+	$(CMAKE) --build build/sanitize --target pymlp_emulation
+	build/sanitize/tests/cpp/cuda/pymlp_emulation
+
+# The same tests compiled by nvcc, and run where there is a GPU.
+cuda-tests: $(VENV)/.installed
+	$(CMAKE) -S . -B build/cuda $(NINJA) -DCMAKE_BUILD_TYPE=Release -DPYMLP_TESTS=ON -DPYMLP_CUDA=ON
+	$(CMAKE) --build build/cuda --target pymlp_cuda_tests
+	if nvidia-smi -L; then build/cuda/tests/cpp/cuda/pymlp_cuda_tests; \
+	    else echo "compiled; not run: there is no GPU"; fi
+
+# Registers, shared memory and spills of the hot kernels, as docs/cuda.md has them.
+ptxas:
+	$(PYTHON) scripts/ptxas_report.py
 
 # The same tests for arm64: Debian packages g++-aarch64-linux-gnu and qemu-user.
 cross: $(VENV)/.installed
@@ -43,6 +66,20 @@ cross: $(VENV)/.installed
 	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++
 	$(CMAKE) --build build/cross
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/cross/pymlp_tests
+
+# The operators' contract over emulated CUDA kernels: all that a GPU runs of csrc/ops and Python, but
+# for streams. The libraries go to a package of their own.
+EMULATED := build/emulated
+emulate-ops: $(VENV)/.built
+	$(CMAKE) -S . -B build/emulate-ops $(NINJA) -DCMAKE_BUILD_TYPE=Release -DPYMLP_EMULATE=ON \
+	    -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	    -Dpybind11_DIR=$$($(BIN)/python -c "import pybind11; print(pybind11.get_cmake_dir())") \
+	    -DPYMLP_TORCH=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
+	$(CMAKE) --build build/emulate-ops
+	rm -rf $(EMULATED) && mkdir -p $(EMULATED)/pymlp
+	ln -s $(abspath pymlp)/*.py $(abspath pymlp)/*.txt $(EMULATED)/pymlp/
+	$(CMAKE) --install build/emulate-ops --prefix $(EMULATED)/pymlp
+	PYTHONPATH=$(EMULATED) $(BIN)/python -P -m pytest -q $(CONTRACT) -k "not avx2 and not baseline"
 
 bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
-from . import machine, memory, providers, results, run, table
+from . import device, machine, memory, providers, results, run
 from .harness import Case
 
 PROGRAM = "pymlp bench" if __package__ == "pymlp.benchmarks" else "python -m benchmarks"
@@ -37,6 +36,8 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-sizes", nargs="+", type=_positive, metavar="B", help=f"default: {BATCH_SIZES}")
     add("--modes", nargs="+", choices=run.MODES, default=list(run.MODES), metavar="MODE",
         help=f"of suite ops: {', '.join(run.MODES)} (default: all)")  # fmt: skip
+    add("--device", default="cpu", type=_device, metavar="DEVICE",
+        help="cpu, cuda or cuda:N (default: cpu)")  # fmt: skip
     add("--threads", type=_positive, metavar="N", help="default: torch's own choice")
     add("--repeats", type=_positive, metavar="N", help="samples of each (default: 21)")
     add("--quick", action="store_true",
@@ -62,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         command.error(f"--out must end in .json, got {chosen.out}")
     if chosen.threads is not None:
         _set_threads(chosen.threads)
+    device.use(chosen.device)
+    for name in chosen.suites:
+        if device.is_gpu() and not run.SUITES[name].on_gpu:
+            command.error(f"suite {name!r} does not measure GPUs")
     cases = _cases(chosen)
     wanted = _providers(chosen, command)
     if chosen.list:
@@ -71,8 +76,9 @@ def main(argv: list[str] | None = None) -> int:
     if chosen.json:
         print(json.dumps(asdict(report)))
     else:
-        # Where nobody looks, no line is cut to the width of a terminal.
-        table.show(report, Console(width=None if sys.stdout.isatty() else 160))
+        from . import table  # which needs rich, as the figures alone do not
+
+        table.show(report)
     if chosen.out is not None:
         _log(f"wrote {chosen.out} and {results.save(report, chosen.out)}")
     return 1 if report.failures else 0
@@ -80,7 +86,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _cases(chosen: argparse.Namespace) -> list[Case]:
     batch_sizes = chosen.batch_sizes or (QUICK_BATCH_SIZES if chosen.quick else BATCH_SIZES)
-    by_default = [name for name, suite in run.SUITES.items() if suite.by_default]
+    by_default = [
+        name
+        for name, suite in run.SUITES.items()
+        if (suite.on_gpu if device.is_gpu() else suite.by_default)
+    ]
     suites = [run.SUITES[name] for name in chosen.suites or by_default]
     return [case for suite in suites for case in suite.cases(batch_sizes, chosen.modes)]
 
@@ -102,7 +112,7 @@ def _providers(chosen: argparse.Namespace, command: argparse.ArgumentParser) -> 
 
 def _options(chosen: argparse.Namespace, wanted: tuple[str, ...]) -> run.Options:
     meter = None
-    if not chosen.quick and memory.available():
+    if not chosen.quick and not device.is_gpu() and memory.available():
         meter = memory.Meter(run.builder, torch.get_num_threads())
     return run.Options(
         providers=wanted,
@@ -137,6 +147,20 @@ def _list(cases: list[Case], wanted: tuple[str, ...]) -> None:
     for case in cases:
         able = [name for name in run.SUITES[case.suite].builders(case) if name in wanted]
         print(f"{case}: {', '.join(able)}")
+
+
+def _device(text: str) -> torch.device:
+    try:
+        found = torch.device(text)
+    except RuntimeError:
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text!r}")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(
+            f"{text}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices"
+        )
+    return found
 
 
 def _positive(text: str) -> int:

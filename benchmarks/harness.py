@@ -5,13 +5,14 @@ for the case, a *sample* the time of a few calls of a task divided by the steps 
 """
 
 import gc
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+
+from . import device
 
 Values = dict[str, torch.Tensor]
 
@@ -46,11 +47,13 @@ class Task:
         run: the work that is timed.
         check: computes (values, truth): what the provider gives and what is right, by name.
         steps: units of work that one call of ``run`` does.
+        bytes: what a unit of work cannot but move in memory, where that is what limits it.
     """
 
     run: Callable[[], Any]
     check: Callable[[], tuple[Values, Values]]
     steps: int = 1
+    bytes: int | None = None
 
 
 Builder = Callable[[Case], Task]
@@ -98,7 +101,7 @@ def measure(
     tasks: Mapping[str, Task],
     repeats: int,
     sample_seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = device.clock,
 ) -> dict[str, Timing]:
     """Time tasks side by side: one sample of each in turn, so that drift hits all of them alike.
 
@@ -173,6 +176,7 @@ class Suite:
         tolerance: largest error that passes the check, see ``worst_error``.
         measure: times the tasks of a case; called like `measure`.
         by_default: whether it runs where nobody names a suite.
+        on_gpu: whether it can measure a GPU, where it then runs by default.
     """
 
     name: str
@@ -181,3 +185,4 @@ class Suite:
     tolerance: float
     measure: Callable[[Mapping[str, Task], int, float], dict[str, Timing]] = measure
     by_default: bool = True
+    on_gpu: bool = False

@@ -21,6 +21,7 @@ from pymlp.model import MLP, MLPConfig
 from pymlp.native import NativeEngine
 from pymlp.stepper import Stepper
 
+from . import device
 from .harness import Case, Values
 
 LR = 0.1
@@ -29,6 +30,8 @@ CHECKED_STEPS = 3
 ENDLESS = 10_000_000  # more steps than any run of the benchmarks does
 RANDOM_EXAMPLES = 100_000
 NAMES_V = 27
+# Batches that are drawn at once for a GPU: to send one after the other would wait for each step.
+DRAWN_AHEAD = 64
 
 Forward = Callable[..., Tensor]
 
@@ -112,10 +115,10 @@ def lecture_loss(
     return F.cross_entropy(logits, Yb)
 
 
-def compiled_loss() -> Forward:
+def compiled_loss(mode: str | None = None) -> Forward:
     """The same with torch.compile around it."""
     torch.compiler.reset()
-    return torch.compile(lecture_loss, dynamic=False)
+    return torch.compile(lecture_loss, dynamic=False, mode=mode)
 
 
 class LectureLoop:
@@ -128,17 +131,28 @@ class LectureLoop:
         forward: Forward = lecture_loss,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        examples = training_examples(sizes)
-        self.Xtr, self.Ytr = examples.tokens, examples.targets
+        examples, place = training_examples(sizes), device.current()
+        self.Xtr, self.Ytr = examples.tokens.to(place), examples.targets.to(place)
         self.batch_size = batch_size
         self.forward = forward
         self.g = torch.Generator().manual_seed(SEED)
-        self.named = {k: p.to(dtype).requires_grad_() for k, p in initial_parameters(sizes).items()}
+        self.named = {
+            name: parameter.to(place, dtype).requires_grad_()
+            for name, parameter in initial_parameters(sizes).items()
+        }
         self.parameters = list(self.named.values())
         self.lossi: list[float] = []
+        self._drawn: list[Tensor] = []
 
     def draw(self) -> Tensor:
-        return torch.randint(0, self.Xtr.shape[0], (self.batch_size,), generator=self.g)
+        if not self._drawn:
+            ahead = DRAWN_AHEAD if device.is_gpu() else 1
+            size = (self.batch_size,)
+            batches = [
+                torch.randint(0, self.Xtr.shape[0], size, generator=self.g) for _ in range(ahead)
+            ]
+            self._drawn = list(torch.stack(batches[::-1]).to(device.current()).unbind())
+        return self._drawn.pop()
 
     def step(self) -> None:
         self.update(self.draw())
@@ -159,6 +173,20 @@ class LectureLoop:
         return {name: p.detach() for name, p in self.named.items()}
 
 
+class CapturedLoop(LectureLoop):
+    """The same with its step recorded in a CUDA graph, which every step replays."""
+
+    def __init__(self, sizes: Sizes, batch_size: int, forward: Forward = lecture_loss) -> None:
+        super().__init__(sizes, batch_size, forward)
+        self._ix = torch.zeros(batch_size, dtype=torch.int64, device=device.current())
+        update = super().update
+        self._replay = device.record(lambda: update(self._ix), self.parameters)
+
+    def step(self) -> None:
+        self._ix.copy_(self.draw())
+        self._replay()
+
+
 def truth(case: Case, indices: list[Tensor] | None = None) -> Values:
     """The parameters in float64 after steps on the given batches (the loop's own first ones)."""
     loop = LectureLoop(Sizes.of(case), case.batch_size, dtype=torch.float64)
@@ -167,9 +195,11 @@ def truth(case: Case, indices: list[Tensor] | None = None) -> Values:
     return loop.values()
 
 
-def check_lecture(case: Case, forward: Forward = lecture_loss) -> tuple[Values, Values]:
+def check_lecture(
+    case: Case, forward: Forward = lecture_loss, kind: type[LectureLoop] = LectureLoop
+) -> tuple[Values, Values]:
     """Parameters of the lecture's loop with ``forward`` after a few steps, and the truth."""
-    loop = LectureLoop(Sizes.of(case), case.batch_size, forward)
+    loop = kind(Sizes.of(case), case.batch_size, forward)
     for _ in range(CHECKED_STEPS):
         loop.step()
     return loop.values(), truth(case)
@@ -198,7 +228,7 @@ class EngineLoop:
             **{"steps": ENDLESS, "batch_size": batch_size, "lr": LR, "seed": SEED} | settings,
             engine=engine,
         )
-        self.model = make_model(sizes, initial_parameters(sizes))
+        self.model = make_model(sizes, initial_parameters(sizes)).to(device.current())
         self._stepper = Stepper(self.model, self._examples, self._config)
         del self._stepper.engine
 

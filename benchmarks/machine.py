@@ -12,13 +12,18 @@ import torch
 
 from pymlp import isa
 
+from . import device
+
 ROOT = Path(__file__).resolve().parent.parent
 _STAT = Path("/proc/stat")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Hardware, software and the state of the checkout; unknown entries are None."""
+    """Hardware, software and the state of the checkout; unknown entries are None.
+
+    gpu and driver are those of the device that was measured, None for the CPU.
+    """
 
     cpu: str
     cores: int
@@ -33,10 +38,13 @@ class Machine:
     pymlp: str | None
     commit: str | None
     date: str
+    gpu: str | None = None
+    driver: str | None = None
 
 
 def describe() -> Machine:
     """This machine, now."""
+    gpu, driver = device.describe()
     return Machine(
         cpu=_cpu_name(),
         cores=_cores(),
@@ -51,6 +59,8 @@ def describe() -> Machine:
         pymlp=_version("pymlp"),
         commit=_commit(),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        gpu=gpu,
+        driver=driver,
     )
 
 

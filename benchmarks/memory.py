@@ -6,6 +6,7 @@ milliseconds. In it the task first runs at a small size, which loads code and st
 the inputs are made, and the peak is read over the first calls at full size, so scratch that stays
 allocated counts. Providers that compile run once at full size before that, since the compiler
 needs more memory than what it makes. Linux with glibc only: others have no peak that can be reset.
+On a GPU it is torch's own allocator that is asked (`device_peak`).
 """
 
 import ctypes
@@ -24,6 +25,8 @@ from .harness import Builder, Case
 CALLS = 3
 SMALL_BATCH = 8
 COMPILED = ("compile", "jax")
+# These keep the memory of a recorded step for good, which no peak of later calls shows.
+RECORDED = ("reduce-overhead", "captured")
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -101,6 +104,22 @@ def _peak(build: Builder, case: Case, compiled: bool) -> int:
     for _ in range(CALLS):
         task.run()
     return max(0, _status_bytes("VmHWM") - before)
+
+
+def device_peak(build: Builder, case: Case, provider: str) -> int | None:
+    """Peak bytes of torch's allocator over calls of a task that is warm, its inputs aside."""
+    if provider in RECORDED:
+        return None
+    task = build(case)
+    task.run()
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    for _ in range(CALLS):
+        task.run()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def _release_free_memory() -> None:

@@ -7,10 +7,14 @@ from importlib.util import find_spec
 
 from torch import nn
 
+from . import device
+
 # By the name on the command line, in the order of tables.
 LABELS = {
     "eager": "PyTorch eager",
     "compile": "torch.compile",
+    "reduce-overhead": "torch.compile, reduce-overhead",
+    "captured": "PyTorch eager in a CUDA graph",
     "jax": "JAX",
     "chunked": "F.linear_cross_entropy, chunked",
     "batched": "PyTorch, all at once",
@@ -18,6 +22,7 @@ LABELS = {
     "native-1": "pymlp native, 1 thread",
     "native": "pymlp native",
     "many": "pymlp train_many",
+    "copy": "copy of the logits",
 }
 
 
@@ -26,7 +31,13 @@ def _compile_missing() -> str | None:
     return None if shutil.which(compiler) else f"needs a C++ compiler, {compiler!r} is not there"
 
 
+def _gpu_missing() -> str | None:
+    return None if device.is_gpu() else "records CUDA graphs, needs --device cuda"
+
+
 def _jax_missing() -> str | None:
+    if device.is_gpu():
+        return "JAX is measured on the CPU only"
     return None if find_spec("jax") else "JAX is not installed (`pip install 'pymlp[bench]'`)"
 
 
@@ -42,6 +53,8 @@ def _never() -> None:
 _MISSING: dict[str, Callable[[], str | None]] = {
     "eager": _never,
     "compile": _compile_missing,
+    "reduce-overhead": _gpu_missing,
+    "captured": _gpu_missing,
     "jax": _jax_missing,
     "chunked": _chunked_missing,
     "batched": _never,
@@ -49,6 +62,7 @@ _MISSING: dict[str, Callable[[], str | None]] = {
     "native-1": _never,
     "native": _never,
     "many": _never,
+    "copy": _never,
 }
 assert _MISSING.keys() == LABELS.keys()
 

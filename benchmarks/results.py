@@ -23,6 +23,7 @@ class Result:
         peak_bytes: memory needed on top of the inputs, None where it was not measured.
         max_error: worst error of the check before the timing.
         others: cores that other processes kept busy during the timing, None where unknown.
+        bytes: memory traffic that a unit of work cannot avoid, None where it does not decide.
     """
 
     suite: str
@@ -41,6 +42,7 @@ class Result:
     peak_bytes: int | None
     max_error: float
     others: float | None
+    bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 import time
 from dataclasses import dataclass
 
-from . import data, dev_loss, eval, machine, many, ops, sample, score, step, training
+from . import data, dev_loss, device, eval, machine, many, ops, sample, score, step, training, words
 from .harness import Builder, Case, Suite, Task, Timing, check
-from .memory import Meter
+from .memory import Meter, device_peak
 from .results import Result
 
 SUITES: dict[str, Suite] = {
     module.SUITE.name: module.SUITE
-    for module in (ops, step, training, dev_loss, many, data, eval, sample, score)
+    for module in (ops, words, step, training, dev_loss, many, data, eval, sample, score)
 }
 MODES = ops.MODES
 
@@ -20,7 +20,10 @@ MEMORY_MODES = ("full", "step")
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure: providers wanted, samples of each, their shortest length, memory or not."""
+    """How to measure: providers wanted, samples of each, their shortest length, memory or not.
+
+    The meter is for the CPU; on a GPU torch's allocator knows.
+    """
 
     providers: tuple[str, ...]
     repeats: int
@@ -57,6 +60,7 @@ def run_case(case: Case, suite: Suite, options: Options) -> tuple[list[Result], 
             peak_bytes=peaks.get(name),
             max_error=errors[name],
             others=others,
+            bytes=tasks[name].bytes,
         )
         for name in tasks
     ]
@@ -81,7 +85,11 @@ def _prepare(
 
 
 def _peak(case: Case, provider: str, options: Options) -> int | None:
-    if options.meter is None or case.mode not in MEMORY_MODES:
+    if case.mode not in MEMORY_MODES:
+        return None
+    if device.is_gpu():
+        return device_peak(builder(case, provider), case, provider)
+    if options.meter is None:
         return None
     return options.meter.peak(case, provider)
 

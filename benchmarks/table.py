@@ -1,5 +1,6 @@
 """The results on a terminal: one line per case, one column per provider."""
 
+import sys
 from collections.abc import Callable
 
 from rich.console import Console
@@ -9,11 +10,17 @@ from .providers import LABELS
 from .results import Report, Result
 
 
-def show(report: Report, console: Console) -> None:
+def show(report: Report) -> None:
     """Print median microseconds with the speed relative to eager, then peak memory."""
+    # Where nobody looks, no line is cut to the width of a terminal.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     machine = report.machine
-    title = f"{machine.cpu}, {machine.threads} threads, {machine.isa}, torch {machine.torch}"
+    where = machine.gpu or f"{machine.cpu}, {machine.threads} threads, {machine.isa}"
+    title = f"{where}, torch {machine.torch}"
     console.print(_table(report.rows, _time, title, "median microseconds (relative to eager)"))
+    moving = [row for row in report.rows if row.bytes is not None]
+    if moving:
+        console.print(_table(moving, _rate, "", "memory traffic that cannot be avoided, GB/s"))
     measured = [row for row in report.rows if row.peak_bytes is not None]
     if measured:
         console.print(_table(measured, _memory, "", "peak memory on top of the inputs, MiB"))
@@ -60,6 +67,10 @@ def mebibytes(row: Result) -> float:
 def _time(row: Result) -> str:
     ratio = "" if row.speedup is None else f" ({number(row.speedup)}x)"
     return number(row.median_us) + ratio
+
+
+def _rate(row: Result) -> str:
+    return number((row.bytes or 0) / row.median_us / 1e3)
 
 
 def _memory(row: Result) -> str:

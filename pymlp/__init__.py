@@ -2,7 +2,7 @@
 
 # The native libraries first: where they are missing, this import says what to do.
 from pymlp import _library as _library
-from pymlp import data, functional, isa, reference
+from pymlp import data, debug, functional, isa, reference
 from pymlp.config import TrainConfig
 from pymlp.evaluate import evaluate
 from pymlp.functional import (
@@ -20,6 +20,7 @@ from pymlp.scoring import Scorer, score
 from pymlp.trainer import Trainer
 
 isa.use_environment()
+debug.use_environment()
 
 __all__ = [
     "MLP",
@@ -31,6 +32,7 @@ __all__ = [
     "Trainer",
     "cross_entropy",
     "data",
+    "debug",
     "embed_linear_tanh",
     "evaluate",
     "functional",

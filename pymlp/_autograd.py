@@ -54,7 +54,7 @@ def _formula_gradients(
     The inputs have the dtype that autocast, if any, gave them in the forward; autocast in the
     backward must not give them another.
     """
-    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+    with torch.enable_grad(), torch.autocast(grad_output.device.type, enabled=False):
         # Aliases, so that a tensor passed twice gets the gradient of each of its places.
         aliases = {
             i: x.view_as(x) for i, x in enumerate(inputs) if x is not None and x.requires_grad
@@ -67,12 +67,12 @@ def _formula_gradients(
     return [gradients.get(i) for i in range(len(inputs))]
 
 
-def _has_value(tensor: Tensor) -> bool:
-    """Whether ``tensor.item()`` may be asked: not of fake, traced or batched tensors."""
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether it is more than a description: neither fake, traced nor batched."""
     return type(tensor) is Tensor and not _dispatch_modes() and not _is_batched(tensor)
 
 
-def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor]) -> None:
+def _keep(ctx: Any, inputs: Sequence[Tensor | None], gradients: list[Tensor]) -> None:
     """Save the inputs, and gradients that the forward has already computed.
 
     In eager mode the gradients are kept outside of save_for_backward, so that the first backward
@@ -89,13 +89,13 @@ def _take(ctx: Any, n_inputs: int, grad_output: Tensor) -> Sequence[Tensor]:
     """The forward's gradients times grad_output; empty if there are none to take."""
     if torch.compiler.is_compiling():
         return [g * grad_output.to(g.dtype) for g in ctx.saved_tensors[n_inputs:]]
-    gradients: Sequence[Tensor] = ctx.gradients
-    if not _has_value(grad_output):
+    gradients: list[Tensor] = ctx.gradients
+    if not _has_memory(grad_output):
         return [g * grad_output for g in gradients]
-    ctx.gradients = ()
-    if gradients and grad_output.item() != 1.0:
-        for gradient in gradients:
-            gradient.mul_(grad_output)
+    ctx.gradients = []
+    # Asking a device for the value would wait for all that it has to do.
+    if gradients and not (grad_output.is_cpu and grad_output.item() == 1.0):
+        torch._foreach_mul_(gradients, grad_output)
     return gradients
 
 
@@ -298,16 +298,22 @@ class FlatMLPCrossEntropy(Function):
     """mlp_cross_entropy with all parameters in one vector, for `pymlp.engines`: one leaf, one edge.
 
     Five parameters cost the autograd engine and the optimizer five times the bookkeeping, which at
-    small batches takes longer than the arithmetic. First derivatives only.
+    small batches takes longer than the arithmetic. First derivatives only. ``one`` holds a tensor:
+    a grad_output that is this very object is 1, known without asking a device for its value.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, parameters: Tensor, batch: tuple[Tensor, Tensor], sizes: tuple[int, int, int]
+        ctx: Any,
+        parameters: Tensor,
+        batch: tuple[Tensor, Tensor],
+        sizes: tuple[int, int, int],
+        one: tuple[Tensor],
     ) -> Tensor:
-        # tokens and targets come in a tuple, so that the tape does not ask after their gradients.
+        # Tensors come in tuples, so that the tape does not ask after their gradients.
         loss: Tensor
         loss, ctx.gradient = mlp_cross_entropy_flat(*batch, parameters, *sizes)
+        (ctx.one,) = one
         return loss
 
     @staticmethod
@@ -320,6 +326,6 @@ class FlatMLPCrossEntropy(Function):
             raise RuntimeError("pymlp: FlatMLPCrossEntropy has no second backward")
         gradient: Tensor = ctx.gradient
         ctx.gradient = None  # whoever keeps the loss need not keep this
-        if not (_has_value(grad_output) and grad_output.item() == 1.0):
+        if grad_output is not ctx.one:
             gradient = gradient * grad_output
-        return gradient, None, None
+        return gradient, None, None, None

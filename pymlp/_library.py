@@ -24,6 +24,11 @@ def _load() -> None:
 _load()
 ops = torch.ops.pymlp
 
+# What the CUDA kernels were compiled for, as nvcc calls it; empty where there are none.
+CUDA_ARCHITECTURES = tuple(filter(None, ops.cuda_architectures().split(",")))
+# Types of devices that have kernels.
+KERNEL_DEVICES = ("cpu", "cuda") if CUDA_ARCHITECTURES else ("cpu",)
+
 
 def _loss(like: Tensor, n: int, reduction: int) -> Tensor:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32

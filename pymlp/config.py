@@ -38,8 +38,8 @@ class TrainConfig:
             in ``metrics.jsonl``.
         engine: ``"native"`` (the whole loop in C++), ``"autograd"`` (fused operators under PyTorch
             autograd), ``"reference"`` (plain PyTorch) or ``"auto"``: native where it applies, else
-            autograd, or reference where the model is not on the CPU. The same seed gives the same
-            batches in each.
+            autograd, or reference on devices that the operators have no kernels for. The same
+            seed gives the same batches in each.
         eval_every: steps between evaluations on all of train and dev; 0 is only after the last.
         checkpoint_every: steps between checkpoints of the run directory; 0 is only after the last.
         log_every: steps between lines with the mean loss in ``metrics.jsonl``.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pymlp import reference
+from pymlp._library import KERNEL_DEVICES
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.flat import FlatParameters, flat_gradient, flat_step
@@ -106,15 +107,15 @@ class AutogradEngine(_TorchEngine):
     name = "autograd"
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
-        device = next(model.parameters()).device
-        if device.type != "cpu":
+        device = _without_kernels(model)
+        if device is not None:
             raise ValueError(
-                f"Trainer: engine='autograd' runs on the CPU, the model is on {device}: "
+                f"Trainer: engine='autograd' has no kernels for the model's device, {device}: "
                 "use engine='reference' there"
             )
         super().__init__(model, examples, config)
 
-    def _step(self, tokens: Tensor, targets: Tensor) -> float:
+    def _step(self, tokens: Tensor, targets: Tensor) -> Tensor | float:
         loss = self.model.loss(tokens, targets)
         # Cheaper than zero_grad() and backward(), which accumulate into existing gradients.
         gradients = torch.autograd.grad(loss, self._trained.tensors)
@@ -122,7 +123,7 @@ class AutogradEngine(_TorchEngine):
             parameter.grad = gradient
         self._clip(self._trained.tensors)
         self._optimizer.step()
-        return loss.item()
+        return _number(loss)
 
 
 class FlatAutogradEngine(_TorchEngine):
@@ -156,13 +157,13 @@ class FlatAutogradEngine(_TorchEngine):
         self._flat = FlatParameters(self._trained.tensors)
         return _optimizer([self._flat.vector], config)
 
-    def _step(self, tokens: Tensor, targets: Tensor) -> float:
+    def _step(self, tokens: Tensor, targets: Tensor) -> Tensor | float:
         vector = self._flat.vector
         loss, gradient = flat_gradient(vector, tokens, targets, self.model.config)
         vector.grad = gradient
         self._clip([vector])
         flat_step(self._optimizer, vector, gradient)
-        return loss
+        return _number(loss)
 
 
 class ReferenceEngine(_TorchEngine):
@@ -182,8 +183,23 @@ class ReferenceEngine(_TorchEngine):
         return loss.data  # detach() would keep the graph's memory until the block ends
 
 
+def _number(loss: Tensor) -> Tensor | float:
+    """``loss.item()``, where that waits for no device."""
+    return loss.item() if loss.is_cpu else loss.detach()
+
+
 def _float64(values: Sequence[Tensor | float]) -> Tensor:
-    return torch.tensor([float(value) for value in values], dtype=torch.float64)
+    """The values on the CPU; those of a device come in one piece, which waits for it once."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if tensors:
+        return torch.stack(tensors).to("cpu", torch.float64)
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _without_kernels(model: nn.Module) -> torch.device | None:
+    """A device of the parameters that the fused operators have no kernels for, if there is one."""
+    devices = (parameter.device for parameter in model.parameters())
+    return next((device for device in devices if device.type not in KERNEL_DEVICES), None)
 
 
 def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:
@@ -193,8 +209,8 @@ def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:
     obstacle = NativeEngine.obstacle(model)
     if obstacle is None:
         return "native", "the fastest"
-    on_cpu = all(parameter.is_cpu for parameter in model.parameters())
-    return "autograd" if on_cpu else "reference", f"native does not apply: {obstacle}"
+    engine = "autograd" if _without_kernels(model) is None else "reference"
+    return engine, f"native does not apply: {obstacle}"
 
 
 def make_engine(name: str, model: MLP, examples: Examples, config: TrainConfig) -> Engine:
@@ -203,7 +219,7 @@ def make_engine(name: str, model: MLP, examples: Examples, config: TrainConfig) 
 
 
 def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engine:
-    flat = FlatParameters.can_hold(model)
+    flat = _without_kernels(model) is None and FlatParameters.can_hold(model)
     return (FlatAutogradEngine if flat else AutogradEngine)(model, examples, config)
 
 

@@ -47,12 +47,13 @@ class FlatParameters:
 
     @staticmethod
     def can_hold(model: nn.Module) -> bool:
-        """Whether every parameter is trained, on the CPU, in one dtype of full precision."""
+        """Whether every parameter is trained, on one device, in one dtype of full precision."""
         parameters = dict(model.named_parameters())
         return (
             type(model) is MLP
             and tuple(parameters) == LAYOUT
-            and all(p.requires_grad and p.is_cpu for p in parameters.values())
+            and all(p.requires_grad for p in parameters.values())
+            and len({p.device for p in parameters.values()}) == 1
             and {p.dtype for p in parameters.values()} in ({torch.float32}, {torch.float64})
             and len({p.data_ptr() for p in parameters.values()}) == len(LAYOUT)
         )
@@ -77,30 +78,31 @@ class FlatParameters:
 
 
 @functools.cache
-def _one(dtype: torch.dtype) -> Tensor:
-    return torch.ones((), dtype=dtype)
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones((), dtype=dtype, device=device)
 
 
 def flat_gradient(
     vector: Tensor, tokens: Tensor, targets: Tensor, config: MLPConfig
-) -> tuple[float, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of a batch and its gradient, shaped like ``vector``."""
     sizes = (config.vocab_size, config.n_embd, config.n_hidden)
-    loss: Tensor = FlatMLPCrossEntropy.apply(vector, (tokens, targets), sizes)
+    one = _one(vector.dtype, vector.device)
+    loss: Tensor = FlatMLPCrossEntropy.apply(vector, (tokens, targets), sizes, (one,))
     if _run_backward is None:
         (gradient,) = torch.autograd.grad(loss, vector)
     else:
         # What torch.autograd.grad calls after 15 microseconds of looking at its arguments.
         (gradient,) = _run_backward(
             (loss,),
-            (_one(vector.dtype),),
+            (one,),
             False,  # retain_graph
             False,  # create_graph
             (vector,),
             allow_unreachable=False,
             accumulate_grad=False,
         )
-    return loss.item(), gradient
+    return loss, gradient
 
 
 def flat_step(optimizer: torch.optim.Optimizer, vector: Tensor, gradient: Tensor) -> None:

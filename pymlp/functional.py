@@ -1,14 +1,21 @@
 """Fused operators: drop-in, differentiable PyTorch functions.
 
-On the CPU they run native kernels (csrc/kernels/cpu) for float64, float32, bfloat16 and float16;
-16-bit inputs are accumulated in float32. They compose with torch.compile, torch.export, autocast,
+They run native kernels for float64, float32, bfloat16 and float16, on the CPU (csrc/kernels/cpu)
+and, where they were compiled, on CUDA devices from sm_80 on (csrc/kernels/cuda). 16-bit inputs are
+accumulated in float32. They compose with torch.compile, torch.export, autocast,
 checkpointing, DDP, retain_graph and derivatives of any order. Under torch.func transforms and
 forward-mode derivatives, in second derivatives, and on devices without kernels, the same formula
 runs in plain PyTorch (`pymlp.reference`).
 
 From the kernels the same inputs give the same bits, run after run, with any number of threads, for
-a given instruction set (`pymlp.isa`). Where PyTorch's own ops run, what PyTorch promises holds: the
-same bits with the same number of threads.
+a given instruction set (`pymlp.isa`) or model of GPU. Where PyTorch's own ops run, what PyTorch
+promises holds: the same bits with the same number of threads. On CUDA that includes large matrix
+products, which are `torch.mm`: under `torch.use_deterministic_algorithms(True)` PyTorch asks for
+CUBLAS_WORKSPACE_CONFIG, as it does for its own layers.
+
+On CUDA no call waits for the device, so all of them may be captured in CUDA graphs. Therefore an id
+out of range is no error there: the kernels touch nothing outside the tables, and the loss, or the
+row of the hidden layer, is nan. `pymlp.debug.check_ids`, or PYMLP_CHECK_IDS=1, makes it raise.
 
 Shapes use B (batch), T (block_size), V (vocab_size), E (n_embd) and H (n_hidden).
 """
@@ -24,11 +31,13 @@ from torch.autograd import forward_ad
 
 from pymlp import _autograd, reference
 from pymlp._autograd import REDUCTIONS, in_functorch
+from pymlp._library import KERNEL_DEVICES
 
 __all__ = ["cross_entropy", "embed_linear_tanh", "linear_cross_entropy", "mlp_cross_entropy"]
 
 # Elements of `cross_entropy`'s input below which PyTorch's own op, whose autograd node is not in
-# Python, is faster in eager mode (docs/performance.md).
+# Python, is faster in eager mode (docs/performance.md). On the CPU alone: on CUDA that op answers a
+# bad target with an assertion after which the process cannot use the device any more.
 _WORTH_FUSING = 524_288
 # Ids that `cross_entropy` takes and PyTorch's own op does not, or not in every case.
 _NARROW_IDS = (torch.int32, torch.uint8)
@@ -57,13 +66,14 @@ def embed_linear_tanh(
         hidden (..., H) in the dtype of `embedding`; under autocast in autocast's dtype.
 
     Raises:
-        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+        RuntimeError: a shape, dtype or device does not fit, or an id is out of range (on CUDA:
+            where `pymlp.debug.check_ids` is on).
     """
     required = {"embedding": embedding, "tokens": tokens, "weight": weight}
     if _use_formula("embed_linear_tanh", required, bias=bias):
         return reference.embed_linear_tanh(tokens, embedding, weight, bias)
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
+    dtype = _autocast_dtype(embedding)
+    if dtype is not None:
         embedding, weight, bias = _cast(embedding, dtype), _cast(weight, dtype), _cast(bias, dtype)
     hidden: Tensor
     if _needs_graph(embedding, weight, bias):
@@ -86,8 +96,8 @@ def cross_entropy(
     Equivalent to: `torch.nn.functional.cross_entropy` of the same signature, for every input it
     takes; int32 targets are accepted too. Inputs (N, V) with class ids (N,) run the fused kernel,
     which keeps two numbers a row for the backward instead of an (N, V) array; probability targets,
-    uint8 ids, further dimensions, differentiable class weights and, in eager mode, inputs of less
-    than 524,288 elements go to PyTorch's own op.
+    uint8 ids, further dimensions, differentiable class weights and, in eager mode on the CPU,
+    inputs of less than 524,288 elements go to PyTorch's own op.
 
     Args:
         input: (N, V) logits; (V,) and (N, V, d1, ...) are accepted.
@@ -104,7 +114,8 @@ def cross_entropy(
 
     Raises:
         ValueError: unknown `reduction`.
-        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+        RuntimeError: a shape, dtype or device does not fit, or an id is out of range (on CUDA:
+            where `pymlp.debug.check_ids` is on).
     """
     # Outside of 0 to 1 PyTorch may ignore the smoothing.
     if (
@@ -113,7 +124,7 @@ def cross_entropy(
         and getattr(target, "dtype", None) not in _NARROW_IDS
     ):
         try:
-            if input.numel() < _WORTH_FUSING:
+            if input.is_cpu and input.numel() < _WORTH_FUSING:
                 return F.cross_entropy(
                     input, target, weight, None, ignore_index, None, reduction, label_smoothing
                 )
@@ -130,7 +141,7 @@ def cross_entropy(
         return reference.cross_entropy(
             input, target, weight, ignore_index, reduction, label_smoothing
         )
-    if torch.is_autocast_enabled("cpu"):
+    if _autocast_dtype(input) is not None:
         input, weight = _cast(input, torch.float32), _cast(weight, torch.float32)
     options = (ignore_index, code, label_smoothing)
     loss: Tensor
@@ -186,7 +197,8 @@ def linear_cross_entropy(
 
     Raises:
         ValueError: unknown `reduction`, or `softcap` not positive.
-        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+        RuntimeError: a shape, dtype or device does not fit, or an id is out of range (on CUDA:
+            where `pymlp.debug.check_ids` is on).
     """
     code = _reduction_code("linear_cross_entropy", reduction)
     if softcap is not None and not softcap > 0:
@@ -212,9 +224,8 @@ def linear_cross_entropy(
     leading = input.shape[:-1]
     if len(leading) != 1:
         input, target = _merge_leading("linear_cross_entropy", input=input, target=target)
-    autocast = torch.is_autocast_enabled("cpu")
-    if autocast:
-        dtype = torch.get_autocast_dtype("cpu")
+    dtype = _autocast_dtype(input)
+    if dtype is not None:
         input, linear_weight = _cast(input, dtype), _cast(linear_weight, dtype)
         linear_bias, weight = _cast(linear_bias, dtype), _cast(weight, dtype)
     arguments = (input, linear_weight, linear_bias, target, weight)
@@ -226,7 +237,7 @@ def linear_cross_entropy(
         loss = _autograd.linear_cross_entropy_forward(*arguments, *options)
     if reduction == "none":
         loss = loss.reshape(leading)
-    return loss if autocast else loss.to(input.dtype)
+    return loss.to(input.dtype) if dtype is None else loss
 
 
 def mlp_cross_entropy(
@@ -266,7 +277,8 @@ def mlp_cross_entropy(
 
     Raises:
         ValueError: unknown `reduction`.
-        RuntimeError: a shape or dtype does not fit, or an id is out of range.
+        RuntimeError: a shape, dtype or device does not fit, or an id is out of range (on CUDA:
+            where `pymlp.debug.check_ids` is on).
     """
     code = _reduction_code("mlp_cross_entropy", reduction)
     if reduction == "none":
@@ -303,9 +315,8 @@ def mlp_cross_entropy(
         )
     if tokens.dim() != 2:
         tokens, targets = _merge_leading("mlp_cross_entropy", tokens=tokens, targets=targets)
-    autocast = torch.is_autocast_enabled("cpu")
-    if autocast:
-        dtype = torch.get_autocast_dtype("cpu")
+    dtype = _autocast_dtype(embedding)
+    if dtype is not None:
         embedding, hidden_weight = _cast(embedding, dtype), _cast(hidden_weight, dtype)
         hidden_bias, output_bias = _cast(hidden_bias, dtype), _cast(output_bias, dtype)
         output_weight = _cast(output_weight, dtype)
@@ -316,19 +327,30 @@ def mlp_cross_entropy(
         loss = _autograd.MLPCrossEntropy.apply(tokens, targets, *parameters, options)
     else:
         loss = _autograd.mlp_cross_entropy_forward(tokens, targets, *parameters, *options)
-    return loss if autocast else loss.to(embedding.dtype)
+    return loss.to(embedding.dtype) if dtype is None else loss
 
 
 def _use_formula(op: str, required: dict[str, Tensor], **optional: Tensor | None) -> bool:
     """Whether plain PyTorch must run: no kernels for the device, or a transform to compose with."""
     for tensor in required.values():
         if not getattr(tensor, "is_cpu", False):
-            _check_devices(op, required, optional)
-            return True
+            return _use_formula_elsewhere(op, required, optional)
     for argument in optional.values():
         if argument is not None and not getattr(argument, "is_cpu", False):
-            _check_devices(op, required, optional)
-            return True
+            return _use_formula_elsewhere(op, required, optional)
+    return _in_transform()
+
+
+def _use_formula_elsewhere(
+    op: str, required: dict[str, Tensor], optional: dict[str, Tensor | None]
+) -> bool:
+    """The same where not every argument is a tensor on the CPU."""
+    _check_devices(op, required, optional)
+    first, *_ = required.values()
+    return first.device.type not in KERNEL_DEVICES or _in_transform()
+
+
+def _in_transform() -> bool:
     return in_functorch() or forward_ad._current_level >= 0
 
 
@@ -345,6 +367,12 @@ def _check_devices(
             raise RuntimeError(
                 f"pymlp.{op}: {name} must be on {first.device} like {like}, got {tensor.device}"
             )
+
+
+def _autocast_dtype(like: Tensor) -> torch.dtype | None:
+    """What autocast computes in on the device of a tensor; None where it is off."""
+    device = "cpu" if like.is_cpu else "cuda"
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
 def _needs_graph(*inputs: Tensor | None) -> bool:

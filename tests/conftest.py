@@ -1,14 +1,49 @@
 """Fixtures that every test may ask for."""
 
 import _thread
+import os
 import signal
 
 import pytest
 import torch
-from ops_testing import LANES
+from ops_testing import GPU, LANES
 
-from pymlp import _engine, functional
+from pymlp import _engine, debug, functional
 from pymlp import isa as instruction_sets
+
+# Without it torch's matrix products refuse to run under use_deterministic_algorithms.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param(GPU, marks=pytest.mark.gpu, id="gpu")])
+def device(request):
+    """Runs the test on the CPU and once more on the GPU; tensors are made there by default."""
+    with torch.device(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def check_ids():
+    """Ids are checked on every device."""
+    before = debug.check_ids()
+    yield
+    debug.check_ids(before)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Nothing runs on a GPU that is not there, or once for every instruction set of the CPU."""
+    others = instruction_sets.available()[1:]
+    unwanted = {item for item in items if _parameter(item, "device") is GPU is None}
+    unwanted |= {
+        item
+        for item in items
+        if item.get_closest_marker("gpu") and _parameter(item, "isa") in others
+    }
+    items[:] = [item for item in items if item not in unwanted]
+
+
+def _parameter(item, name):
+    return item.callspec.params.get(name, "") if hasattr(item, "callspec") else ""
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ A `Case` is one call of an operator. `Case.run(functional)` makes it with pymlp'
 in PyTorch's own functions.
 """
 
+import os
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pymlp import functional
+from pymlp._library import KERNEL_DEVICES
+
+# What the tests marked gpu run on, None for nothing. PYMLP_TEST_GPU=cpu lets them run on the CPU
+# instead, which shows that they can run.
+GPU = os.environ.get("PYMLP_TEST_GPU")
+if GPU is None and "cuda" in KERNEL_DEVICES and torch.cuda.is_available():
+    GPU = "cuda"
 
 OPS = ("embed_linear_tanh", "cross_entropy", "linear_cross_entropy", "mlp_cross_entropy")
 LOSSES = OPS[1:]
@@ -125,11 +133,21 @@ class Case:
         return replace(self, parameters=convert(self.parameters), options=convert(self.options))
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A generator for tensors on the default device."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
+def random_like(tensor: Tensor, seed=1) -> Tensor:
+    """Random numbers, the same in every dtype up to rounding."""
+    return torch.randn(tensor.shape, generator=seeded(seed), dtype=torch.float64).to(tensor.dtype)
+
+
 def make_case(
     op, *, N=7, T=3, V=11, E=4, H=9, bias=True, ignored=0, class_weight=False, seed=0, **options
 ) -> Case:
     """A random case in float64. N may be a tuple, the leading shape; `ignored` targets are -100."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
 
     def randn(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -167,9 +185,7 @@ def results(module, case: Case, seed=1) -> dict[str, Tensor]:
     """The output, and its gradients for a random grad_output, by name."""
     leaves = case.leaves()
     output = case.run(module, *leaves)
-    generator = torch.Generator().manual_seed(seed)
-    grad_output = torch.randn(output.shape, generator=generator, dtype=torch.float64)
-    gradients = torch.autograd.grad(output, leaves, grad_output.to(output.dtype))
+    gradients = torch.autograd.grad(output, leaves, random_like(output, seed))
     found = {"output": output.detach()}
     for name, leaf, gradient in zip(case.names, leaves, gradients, strict=True):
         assert gradient.dtype == leaf.dtype

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from pymlp.benchmarks import dev_loss, many, memory, ops, report, results, run
+from pymlp.benchmarks import (
+    dev_loss,
+    many,
+    memory,
+    ops,
+    providers,
+    report,
+    results,
+    run,
+    words,
+)
 from pymlp.benchmarks.__main__ import QUICK_PROVIDERS, main
 from pymlp.benchmarks.harness import Case, CheckFailed, Suite, Task, check, measure
 from pymlp.benchmarks.machine import Machine
@@ -112,10 +122,38 @@ def test_suites_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
     table = capsys.readouterr().out
     for suite in run.SUITES.values():
-        if suite.name in ("dev-loss", "many"):  # for a whole training run, see below
+        if suite.name in ("words", "dev-loss", "many"):  # these take long, see below
             continue
         for case in suite.cases([8], list(run.MODES)):
             assert f"{case.suite} {case.op} {case.mode}" in table
+
+
+def test_what_measures_a_gpu_runs_on_the_cpu_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(words, "N", 16)
+    monkeypatch.setattr(
+        words, "SHAPES", {"cross_entropy": "V=40", "linear_cross_entropy": "H=3 V=40"}
+    )
+    graphs = ("reduce-overhead", "captured")
+    there = dict.fromkeys(graphs, lambda: None)
+    monkeypatch.setattr(providers, "_MISSING", providers._MISSING | there)
+    names = ["eager", *graphs, "pymlp", "copy"]
+    arguments = ["--quick", "--batch-sizes", "8", "--repeats", "1", "--modes", "full", "--json"]
+    assert main(["words", "step", *arguments, "--providers", *names]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["provider"] for row in rows} == set(names)
+    moved = {row["provider"]: row["bytes"] for row in rows if row["op"] == "cross_entropy"}
+    assert moved == {"copy": 2 * 16 * 40 * 4} | dict.fromkeys(
+        ("eager", "reduce-overhead", "pymlp"), 3 * 16 * 40 * 4
+    )
+
+
+def test_a_gpu_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for device, message in (("cuda:99", "CUDA devices"), ("tpu", "must be cpu, cuda or cuda:N")):
+        with pytest.raises(SystemExit):
+            main(["--device", device])
+        assert message in capsys.readouterr().err
 
 
 def test_training_until_a_dev_loss(
@@ -146,7 +184,10 @@ def test_many_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "unknown suite 'nothing'; there are ops, step, run, dev-loss, many, data"),
+        (
+            ["nothing"],
+            "unknown suite 'nothing'; there are ops, words, step, run, dev-loss, many",
+        ),
         (["--out", "x.csv"], "--out must end in .json"),
         (["--batch-sizes", "0"], "must be at least 1, got 0"),
     ],

@@ -17,6 +17,7 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
+from pymlp._library import CUDA_ARCHITECTURES
 from pymlp.cli import main
 from pymlp.commands import progress
 from pymlp.config import ENGINES, TrainConfig
@@ -294,6 +295,7 @@ def test_info():
     assert facts["torch"] == torch.__version__
     assert facts["isa_active"] in facts["isa_available"]
     assert re.search(r"(GCC|[Cc]lang) \d+\.\d+", facts["compiler"])
+    assert facts["cuda_kernels"] == (list(CUDA_ARCHITECTURES) or None)
     assert facts["bundled_names"] == len(names())
     assert f"{facts['bundled_names']:,}" in run("info").stdout
 

@@ -15,7 +15,7 @@ import pymlp
 from pymlp import functional
 from pymlp._library import ops
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 NONE, MEAN, SUM = 0, 1, 2
 
@@ -166,7 +166,7 @@ def test_a_compiled_backward_can_be_scaled(op):
     torch.testing.assert_close(found, expected)
 
 
-def test_errors_survive_compilation():
+def test_errors_survive_compilation(check_ids):
     compiled = torch.compile(functional.embed_linear_tanh, fullgraph=True, backend="aot_eager")
     case = make_case("embed_linear_tanh")
     case.ids["tokens"][1, 2] = 11

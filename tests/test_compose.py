@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pymlp import functional
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 every_op = pytest.mark.parametrize("op", OPS)
 HALVES = [torch.bfloat16, torch.float16]
@@ -23,12 +23,12 @@ HALVES = [torch.bfloat16, torch.float16]
 @every_op
 @pytest.mark.parametrize("lower", HALVES, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_autocast_gives_the_dtypes_of_torch(op, lower, dtype):
+def test_autocast_gives_the_dtypes_of_torch(device, op, lower, dtype):
     case = make_case(op).to(dtype)
     for reduction in ("mean", "none"):
         options = {"reduction": reduction} if op in LOSSES else {}
         ours, torchs = case.leaves(), case.leaves()
-        with torch.autocast("cpu", lower):
+        with torch.autocast(device, lower):
             output = case.run(functional, *ours, **options)
             expected = case.run(plain, *torchs, **options)
         assert output.dtype == expected.dtype
@@ -41,10 +41,10 @@ def test_autocast_gives_the_dtypes_of_torch(op, lower, dtype):
 
 @every_op
 @pytest.mark.parametrize("lower", HALVES, ids=str)
-def test_autocast_is_no_worse_than_torchs(op, lower):
+def test_autocast_is_no_worse_than_torchs(device, op, lower):
     case = make_case(op, N=50, V=27, E=10, H=40).to(torch.float32)
     truth = results(plain, case.to(torch.float64))
-    with torch.autocast("cpu", lower):
+    with torch.autocast(device, lower):
         found, torchs = results(functional, case), results(plain, case)
     for name, value in truth.items():
         limit = relative_error(torchs[name], value) + 2 * torch.finfo(lower).eps
@@ -52,11 +52,11 @@ def test_autocast_is_no_worse_than_torchs(op, lower):
 
 
 @every_op
-def test_autocast_with_parameters_of_two_dtypes(op):
+def test_autocast_with_parameters_of_two_dtypes(device, op):
     # torch.nn.Linear takes such inputs under autocast, so these must too.
     case = make_case(op).to(torch.float32)
     first = case.names[0]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         expected = case.run(functional)
         case.parameters[first] = case.parameters[first].bfloat16()
         found = case.run(functional)
@@ -65,11 +65,11 @@ def test_autocast_with_parameters_of_two_dtypes(op):
 
 
 @every_op
-def test_autocast_compiled(op):
+def test_autocast_compiled(device, op):
     torch._dynamo.reset()
     case = make_case(op).to(torch.float32)
     compiled = torch.compile(getattr(functional, op), fullgraph=True, backend="aot_eager")
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         expected = results(functional, case)
         found = results(SimpleNamespace(**{op: compiled}), case)
     for name, value in expected.items():
@@ -78,12 +78,12 @@ def test_autocast_compiled(op):
 
 
 @every_op
-def test_autocast_with_second_derivatives_and_transforms(op):
+def test_autocast_with_second_derivatives_and_transforms(device, op):
     case = make_case(op).to(torch.float32)
 
     def second(module):
         leaves = case.leaves()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
             output = case.run(module, *leaves).sum()
         first = torch.autograd.grad(output, leaves, create_graph=True)
         penalty = sum(g.square().sum() for g in first)
@@ -91,19 +91,19 @@ def test_autocast_with_second_derivatives_and_transforms(op):
 
     for found, expected in zip(second(functional), second(plain), strict=True):
         torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05 * expected.abs().max())
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         output, _ = torch.func.vjp(lambda *p: case.run(functional, *p), *case.leaves())
         assert output.dtype == case.run(functional).dtype
 
 
 @every_op
-def test_autocast_of_the_backward_changes_nothing(op):
+def test_autocast_of_the_backward_changes_nothing(device, op):
     case = make_case(op).to(torch.float32)
     found = []
     for enabled in (False, True):
         leaves = case.leaves()
         output = case.run(functional, *leaves).sum()
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        with torch.autocast(device, torch.bfloat16, enabled=enabled):
             first = torch.autograd.grad(output, leaves, create_graph=True)
         penalty = sum(g.square().sum() for g in first)
         found.append(first + torch.autograd.grad(penalty, leaves, materialize_grads=True))
@@ -116,7 +116,7 @@ def test_autocast_of_the_backward_changes_nothing(op):
 
 @pytest.mark.parametrize("op", LOSSES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_scaled_losses_in_float16_do_not_underflow(isa, op, reduction):
+def test_scaled_losses_in_float16_do_not_underflow(device, isa, op, reduction):
     # A gradient of the mean over 4,096 rows is below 6e-8, the smallest float16, for most entries.
     # torch.amp.GradScaler multiplies the loss by 65,536; that must reach them before the rounding.
     case = make_case(op, N=4096, V=27, E=10, H=20, reduction=reduction).to(torch.float16)
@@ -124,7 +124,7 @@ def test_scaled_losses_in_float16_do_not_underflow(isa, op, reduction):
 
     def gradients(module, case):
         leaves = case.leaves()
-        with torch.autocast("cpu", torch.float16):  # the loss comes in float32, as for GradScaler
+        with torch.autocast(device, torch.float16):  # the loss comes in float32, as for GradScaler
             loss = case.run(module, *leaves)
         return torch.autograd.grad(loss, leaves, scale.to(loss.dtype))
 
@@ -192,7 +192,8 @@ import torch
 import torch.distributed as dist
 import pymlp
 
-rank, file = int(sys.argv[1]), sys.argv[2]
+rank, file, device = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.set_default_device(device)
 dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 torch.manual_seed(0)
 model = pymlp.MLP(pymlp.MLPConfig(vocab_size=11, n_embd=4, n_hidden=9))
@@ -209,10 +210,10 @@ os._exit(0)  # gloo's threads may abort an orderly end of the interpreter
 """
 
 
-def test_ddp_averages_the_gradients_of_two_processes(tmp_path):
+def test_ddp_averages_the_gradients_of_two_processes(device, tmp_path):
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", DDP, str(rank), str(tmp_path / "rendezvous")],
+            [sys.executable, "-c", DDP, str(rank), str(tmp_path / "rendezvous"), device],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -13,12 +13,14 @@ from ops_testing import (
     make_case,
     plain,
     results,
+    seeded,
 )
 
 from pymlp import cross_entropy, functional
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
+on_the_cpu = pytest.mark.parametrize("device", ["cpu"], indirect=True)
 INF, NAN = math.inf, math.nan
 
 OPTIONS = [
@@ -170,7 +172,7 @@ def test_positional_arguments_are_those_of_torch():
     ],
 )
 def test_what_is_not_fused_is_torchs_own(shape, target, reduction):
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded(0)
     ours = torch.randn(shape, generator=generator).requires_grad_()
     torchs = ours.detach().clone().requires_grad_()
     if target == "probabilities":
@@ -199,6 +201,7 @@ def test_ids_of_one_byte_are_accepted_as_by_torch():
         torch.testing.assert_close(found, case.run(plain))
 
 
+@on_the_cpu
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
 def test_no_valid_small_input_costs_an_exception(monkeypatch, dtype):
     def original(*arguments, cross_entropy=F.cross_entropy, **options):
@@ -226,6 +229,7 @@ def test_half_precision_is_summed_in_float32(isa):
     assert case.run(functional).item() == wide.run(plain).half().item()
 
 
+@on_the_cpu
 def test_small_inputs_are_left_to_torch_and_large_ones_are_not(monkeypatch):
     monkeypatch.setattr(functional, "_WORTH_FUSING", WORTH_FUSING)
     for V, own in ((WORTH_FUSING // 4 - 1, True), (WORTH_FUSING // 4, False)):

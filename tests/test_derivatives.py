@@ -7,7 +7,7 @@ from torch.autograd import forward_ad, grad, gradcheck, gradgradcheck
 
 from pymlp import functional, reference
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 SMALL = {"N": 4, "T": 2, "V": 5, "E": 3, "H": 3}
 OPTIONS = [

@@ -6,6 +6,8 @@ from ops_testing import OPS, assert_same, make_case, results
 
 from pymlp import functional
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # Too small to be cut into tasks, cut unevenly, and large enough for every phase to be cut.
 SIZES = [
     {"N": 3},

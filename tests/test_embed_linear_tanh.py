@@ -8,7 +8,7 @@ from ops_testing import DTYPES, assert_no_worse_than_torch, make_case
 
 from pymlp import embed_linear_tanh
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 LAYERS = [
     {},

@@ -10,7 +10,7 @@ import pymlp
 from pymlp import functional
 from pymlp._library import ops
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device", "check_ids")
 
 
 @pytest.fixture(autouse=True, params=["kernel", "torch"])
@@ -20,13 +20,14 @@ def small_inputs(request, monkeypatch):
         monkeypatch.setattr(functional, "_WORTH_FUSING", WORTH_FUSING)
 
 
-# make_case's sizes: N = 7, T = 3, V = 11, E = 4, H = 9.
-CASES = {op: make_case(op).to(torch.float32) for op in OPS}
+def float32_case(op):
+    """Of make_case's sizes: N = 7, T = 3, V = 11, E = 4, H = 9."""
+    return make_case(op).to(torch.float32)
 
 
 def changed(op, name, change):
     """The case's arguments with one of them changed."""
-    case = CASES[op]
+    case = float32_case(op)
     return case.run(functional, **{name: change((case.ids | case.parameters)[name])})
 
 
@@ -111,7 +112,7 @@ def test_parameters_of_a_wrong_dtype(op):
     first = FIRST.get(op, "embedding")
     with raises(f"pymlp.{op}: {first} must be float64, float32, bfloat16 or float16, got int32"):
         changed(op, first, torch.Tensor.int)
-    for name in CASES[op].names:
+    for name in float32_case(op).names:
         if name != first:
             with raises(f"pymlp.{op}: {name} must be float32 like {first}, got float64"):
                 changed(op, name, torch.Tensor.double)
@@ -154,7 +155,7 @@ def test_last_dimension_too_short(op, name, message):
     ],
 )
 def test_matrices_must_have_two_dimensions(op, name):
-    rows, columns = CASES[op].parameters[name].shape
+    rows, columns = float32_case(op).parameters[name].shape
     with raises(f"pymlp.{op}: {name} must have 2 dimensions, got shape ({columns})"):
         changed(op, name, lambda t: t[0])
     with raises(f"pymlp.{op}: {name} must have 2 dimensions, got shape (1, {rows}, {columns})"):
@@ -181,7 +182,7 @@ def test_leading_shapes_that_differ():
 
 @pytest.mark.parametrize("op", ["cross_entropy", "linear_cross_entropy"])
 def test_class_weights(op):
-    case = CASES[op]
+    case = float32_case(op)
     with raises(f"pymlp.{op}: weight must have shape (11), got (10)"):
         case.run(functional, weight=torch.ones(10))
     with raises(f"pymlp.{op}: weight must be float32 like input, got float64"):
@@ -190,7 +191,7 @@ def test_class_weights(op):
 
 @pytest.mark.parametrize("op", LOSSES)
 def test_options(op):
-    case = CASES[op]
+    case = float32_case(op)
     with raises(f"pymlp.{op}: reduction must be 'mean', 'sum' or 'none', got 'max'", ValueError):
         case.run(functional, reduction="max")
     for value in (-0.1, 1.5, float("nan")):
@@ -202,25 +203,25 @@ def test_options(op):
 def test_softcap(softcap):
     message = f"pymlp.linear_cross_entropy: softcap must be positive or None, got {softcap}"
     with raises(message, ValueError):
-        CASES["linear_cross_entropy"].run(functional, softcap=softcap)
+        float32_case("linear_cross_entropy").run(functional, softcap=softcap)
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_a_tensor_on_another_device(op):
     # A shape is all that the meta device knows: computing with one would give garbage.
-    case = CASES[op]
+    case = float32_case(op)
     first = FIRST.get(op, "embedding")
     for name, value in (case.ids | case.parameters).items():
         if name == first:
             continue
-        with raises(f"pymlp.{op}: {name} must be on cpu like {first}, got meta"):
+        with raises(f"pymlp.{op}: {name} must be on {value.device} like {first}, got meta"):
             case.run(functional, **{name: value.to("meta")})
 
 
 @pytest.mark.parametrize(("value", "kind"), [([1], "list"), (None, "NoneType")])
 @pytest.mark.parametrize("op", OPS)
 def test_an_argument_that_is_no_tensor(op, value, kind):
-    case = CASES[op]
+    case = float32_case(op)
     for name in case.ids | case.parameters:
         if value is None and name.endswith("bias"):
             continue  # may be left out
@@ -230,7 +231,7 @@ def test_an_argument_that_is_no_tensor(op, value, kind):
 
 @pytest.mark.parametrize("op", OPS)
 def test_all_tensors_on_the_meta_device_give_shapes(op):
-    case = CASES[op]
+    case = float32_case(op)
     moved = {name: value.to("meta") for name, value in (case.ids | case.parameters).items()}
     output = case.run(functional, **moved)
     assert output.device.type == "meta"
@@ -258,7 +259,7 @@ def test_errors_of_a_backward_op():
 
 
 def test_nothing_is_left_behind_by_an_error():
-    case = CASES["embed_linear_tanh"]
+    case = float32_case("embed_linear_tanh")
     before = case.run(functional)
     with pytest.raises(RuntimeError):
         changed("embed_linear_tanh", "tokens", put(11))

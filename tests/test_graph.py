@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from ops_testing import OPS, assert_same, make_case, plain, results
+from ops_testing import OPS, assert_same, make_case, plain, random_like, results
 from torch.autograd import grad
 
 from pymlp import functional
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 every_op = pytest.mark.parametrize("op", OPS)
 
@@ -58,9 +58,7 @@ def test_gradients_for_some_parameters_only(op):
         for name, leaf in zip(case.names, leaves, strict=True):
             leaf.requires_grad_(name == wanted)
         output = case.run(functional, *leaves)
-        grad_output = torch.randn(
-            output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-        )
+        grad_output = random_like(output)
         output.backward(grad_output)
         for name, leaf in zip(case.names, leaves, strict=True):
             if name == wanted:
@@ -107,9 +105,7 @@ def test_a_parameter_modified_before_backward_raises_or_does_not_matter(op):
     for name in case.names:
         leaves = case.leaves()
         output = case.run(functional, *leaves)
-        grad_output = torch.randn(
-            output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-        )
+        grad_output = random_like(output)
         with torch.no_grad():
             leaves[case.names.index(name)].add_(1)
         try:

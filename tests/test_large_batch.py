@@ -6,13 +6,15 @@ from ops_testing import LOSSES, OPS, TOLERANCE, errors, make_case, plain, relati
 
 from pymlp import functional
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # Where all terms have one sign and go to one row: roundings of partial sums of 512 terms and of
 # 128 partial sums, a quarter of a unit in the last place each.
 SAME_SIGN = 1e-5
 
 
 @pytest.fixture(scope="module", params=OPS)
-def large(request):
+def large(request, device):
     """A case in float32, the truth about it, and PyTorch's own float32 errors."""
     case = make_case(request.param, N=65_536, T=3, V=27, E=10, H=200).to(torch.float32)
     return case, results(plain, case.to(torch.float64)), errors(plain, case, torch.float32)

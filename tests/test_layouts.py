@@ -2,11 +2,19 @@
 
 import pytest
 import torch
-from ops_testing import OPS, assert_no_worse_than_torch, assert_same, make_case, plain, results
+from ops_testing import (
+    OPS,
+    assert_no_worse_than_torch,
+    assert_same,
+    make_case,
+    plain,
+    random_like,
+    results,
+)
 
 from pymlp import functional
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 every_op = pytest.mark.parametrize("op", OPS)
 
@@ -39,9 +47,7 @@ def test_strides_do_not_matter(isa, op, layout):
         ids = {name: layout(value) for name, value in case.ids.items()}
         constants = {k: layout(v) for k, v in case.options.items() if isinstance(v, torch.Tensor)}
         output = case.run(functional, *strided, **ids, **constants)
-        grad_output = torch.randn(
-            output.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-        ).to(dtype)
+        grad_output = random_like(output)
         if output.dim():
             grad_output = layout(grad_output)
         output.backward(grad_output)

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, results
+from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, results, seeded
 
 from pymlp import functional, linear_cross_entropy
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 OPTIONS = [
     {},
@@ -129,7 +129,7 @@ def test_class_weights_of_zero(isa):
 def test_probability_targets_go_to_torch(leading):
     case = make_case("linear_cross_entropy", N=leading, label_smoothing=0.1)
     input, weight, bias = case.leaves()
-    target = torch.rand(*leading, 11, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    target = torch.rand(*leading, 11, generator=seeded(0)).softmax(-1)
     target = target.double()
     loss = linear_cross_entropy(input, weight, target, linear_bias=bias, label_smoothing=0.1)
     logits = F.linear(input, weight, bias).view(-1, 11)

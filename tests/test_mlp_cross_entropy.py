@@ -7,10 +7,11 @@ import torch
 from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, results
 
 import pymlp
-from pymlp import functional, mlp_cross_entropy
+from pymlp import _autograd, functional, mlp_cross_entropy
 from pymlp._library import ops
+from pymlp.flat import flat_gradient
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 OPTIONS = [
     {},
@@ -109,3 +110,26 @@ def test_flat_parameters_give_the_same_bits(isa):
         loss, gradient = ops.mlp_cross_entropy_flat(*case.ids.values(), flat, 11, 4, 9)
         assert loss.to(dtype) == expected
         assert torch.equal(gradient, torch.cat([g.flatten() for g in gradients]))
+
+
+def test_flat_gradients_are_handed_over_without_asking_for_grad_output(monkeypatch):
+    made = []
+
+    def kept(*arguments):
+        made.append(ops.mlp_cross_entropy_flat(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(_autograd, "mlp_cross_entropy_flat", kept)
+    config = pymlp.MLPConfig(vocab_size=11, block_size=3, n_embd=4, n_hidden=9)
+    vector = torch.linspace(-1, 1, config.n_params).requires_grad_()
+    ids = make_case("mlp_cross_entropy").ids
+    _, gradient = flat_gradient(vector, *ids.values(), config)
+    assert gradient.data_ptr() == made[0][1].data_ptr()
+    (scaled,) = torch.autograd.grad(
+        _autograd.FlatMLPCrossEntropy.apply(
+            vector, tuple(ids.values()), (11, 4, 9), (torch.ones(()),)
+        ),
+        vector,
+        torch.tensor(-2.0),
+    )
+    assert torch.equal(scaled, -2 * gradient)

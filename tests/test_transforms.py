@@ -8,7 +8,7 @@ from torch.func import functional_call, grad, grad_and_value, hessian, jacfwd, j
 import pymlp
 from pymlp import functional
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
 every_op = pytest.mark.parametrize("op", OPS)
 

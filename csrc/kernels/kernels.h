@@ -13,7 +13,11 @@
 // `Parallel` does with the tasks and however many threads it has. Different instruction sets may
 // differ in the last bits.
 //
-// Ids (tokens, targets) must be in range: the caller checks them (csrc/ops/checks.h).
+// Ids (tokens, targets) must be in range: the caller checks them (csrc/ops/checks.h). On CUDA,
+// where checking would wait for the device, they may be anything, and one out of range reads and
+// writes nothing outside the arrays: a token makes its example's row of the hidden layer NaN, a
+// target its row's loss and gradient, and NaN goes on from there as arithmetic has it. CUDA kernels
+// count tokens (N * T) and the columns of a weight in 32 bits.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,18 @@
 #include "ops/checks.h"
 
+#include <atomic>
 #include <string>
 
 namespace pymlp {
 namespace {
+
+std::atomic<bool> ids_on_devices_are_checked{false};
+
+std::string device_name(const Device& device) {
+  if (device.is_cpu()) return "cpu";
+  if (device.is_cuda()) return "cuda:" + std::to_string(device.index());
+  return "another device";
+}
 
 const char* dtype_name(ScalarType dtype) {
   switch (dtype) {
@@ -71,6 +80,19 @@ void check_dtype(const Argument& a, ScalarType expected, const char* like) {
         " like ", like, ", got ", dtype_name(dtype));
 }
 
+void check_device(const Argument& a, const Argument& like) {
+  const Device device = a.tensor.device(), expected = like.tensor.device();
+  if (device != expected) {
+    check(false, "pymlp.", a.op, ": ", a.name, " must be on ", device_name(expected), " like ",
+          like.name, ", got ", device_name(device));
+  }
+}
+
+void check_like(const Argument& a, const Argument& like) {
+  check_dtype(a, like.tensor.scalar_type(), like.name);
+  check_device(a, like);
+}
+
 void check_shape(const Argument& a, std::initializer_list<int64_t> expected) {
   bool equal = a.tensor.dim() == static_cast<int64_t>(expected.size());
   int64_t i = 0;
@@ -98,7 +120,11 @@ void check_integer(const Argument& a) {
 }
 
 void check_ids(const Argument& a, int64_t count, std::optional<int64_t> ignored) {
-  const Ids values = ids(a.tensor);
+  const bool on_cpu = a.tensor.is_cpu();
+  if (!on_cpu && !ids_on_devices_are_checked) return;
+  const Device cpu(torch::headeronly::DeviceType::CPU);
+  const Tensor here = on_cpu ? a.tensor : torch::stable::to(a.tensor, cpu);
+  const Ids values = ids(here);
   const int64_t n = a.tensor.numel();
   const int64_t bad = values.is_int64
                           ? first_bad(static_cast<const int64_t*>(values.data), n, count, ignored)
@@ -109,6 +135,8 @@ void check_ids(const Argument& a, int64_t count, std::optional<int64_t> ignored)
           values[bad], " at flat index ", bad);
   }
 }
+
+bool check_ids_on_devices(bool enabled) { return ids_on_devices_are_checked.exchange(enabled); }
 
 Reduction check_reduction(const char* op, int64_t reduction) {
   check(reduction >= 0 && reduction <= 2, "pymlp.", op,

@@ -7,6 +7,10 @@
 // sum(grad_output * loss); without grad_output, those of the loss.
 #include <torch/csrc/stable/library.h>
 
+#include <string>
+
+#include "ops/checks.h"
+
 // clang-format off
 STABLE_TORCH_LIBRARY(pymlp, m) {
   m.def("embed_linear_tanh_forward("
@@ -52,5 +56,21 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   m.def("mlp_cross_entropy_flat("
         "Tensor tokens, Tensor targets, Tensor parameters, int vocab_size, int n_embd, int n_hidden"
         ") -> (Tensor loss, Tensor dparameters)");
+
+  // What CUDA kernels were compiled for, such as "sm_80,sm_90"; empty: there are none.
+  m.def("cuda_architectures() -> str");
+  // Whether ids on CUDA devices are checked, which waits for the device; returns what was set before.
+  m.def("check_ids(bool enabled) -> bool");
 }
 // clang-format on
+
+namespace {
+
+std::string cuda_architectures() { return CUDA_ARCHITECTURES; }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(pymlp, CompositeExplicitAutograd, m) {
+  m.impl("cuda_architectures", TORCH_BOX(&cuda_architectures));
+  m.impl("check_ids", TORCH_BOX(&pymlp::check_ids_on_devices));
+}

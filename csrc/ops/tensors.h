@@ -1,21 +1,24 @@
-// What every op needs to get from torch tensors to kernels: errors, output tensors, scratch,
-// threads, dtypes.
+// What every op needs to get from torch tensors to kernels: errors, output tensors, pointers,
+// dtypes.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/device.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
 
-#include "kernels/dispatch.h"
+#include "kernels/kernels.h"
 
 namespace pymlp {
 
 using torch::headeronly::ScalarType;
+using torch::stable::Device;
 using torch::stable::Tensor;
 
 // Raises RuntimeError with the joined parts of the message, unless the condition holds. As
@@ -28,32 +31,17 @@ void check(bool condition, const Parts&... message) {
   throw std::runtime_error(text.str());
 }
 
-// Uninitialised and contiguous, on the CPU. The C shim skips the dispatcher, about half of the cost
-// of torch::stable::empty.
-Tensor empty(std::initializer_list<int64_t> shape, ScalarType dtype);
-Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype);
+// Uninitialised and contiguous. The C shim skips the dispatcher, about half of the cost of
+// torch::stable::empty.
+Tensor empty(std::initializer_list<int64_t> shape, ScalarType dtype, const Device& device);
+Tensor empty(const int64_t* shape, int64_t dim, ScalarType dtype, const Device& device);
 
-inline Tensor dense(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+// The tensor itself where it is contiguous and at a multiple of `alignment` bytes, else a copy.
+inline Tensor dense(const Tensor& tensor, uintptr_t alignment = 1) {
+  if (!tensor.is_contiguous()) return torch::stable::contiguous(tensor);
+  const auto address = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  return address % alignment == 0 ? tensor : torch::stable::clone(tensor);
 }
-
-// Scratch for one kernel call, one at a time in a thread. Up to half a MiB stays with the thread:
-// memory that is given back between the steps of a training loop costs a page fault per 4 KiB.
-class Scratch {
- public:
-  explicit Scratch(size_t bytes);
-  void* get() { return memory_; }
-
- private:
-  std::optional<Tensor> allocated_;  // what is too big to stay
-  void* memory_;
-};
-
-// torch's own thread pool: as many threads as torch.set_num_threads says.
-class TorchParallel final : public Parallel {
- public:
-  void run(const Phase& phase, RangeBody body) const override;
-};
 
 template <class S>
 constexpr ScalarType scalar_type() {

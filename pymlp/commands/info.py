@@ -12,6 +12,7 @@ import click
 import torch
 
 from pymlp import _engine, isa, sources
+from pymlp._library import CUDA_ARCHITECTURES
 from pymlp.commands.common import json_option, print_json
 from pymlp.data import Dataset, Overlap, names
 
@@ -57,9 +58,19 @@ def _environment() -> dict[str, Any]:
         "isa_available": isa.available(),
         "isa_active": isa.active(),
         "threads": torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda_kernels": list(CUDA_ARCHITECTURES) or None,
+        "cuda_devices": _cuda_devices() or None,
         "bundled_names": len(names()),
     }
+
+
+def _cuda_devices() -> list[str]:
+    """What torch sees, with what decides which kernels run there."""
+    devices = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices.append(f"{properties.name} (sm_{properties.major}{properties.minor})")
+    return devices
 
 
 def _report(source: str) -> dict[str, Any]:

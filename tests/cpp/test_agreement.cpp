@@ -6,72 +6,12 @@
 #include <string>
 
 #include "kernels_fixture.h"
+#include "numbers.h"
 
 namespace {
 
 using namespace pymlp;
-
-constexpr float infinity = std::numeric_limits<float>::infinity();
-
-uint32_t bits_of(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return bits;
-}
-
-float float_of(uint32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, 4);
-  return x;
-}
-
-// Exact for zero, infinity and the numbers that float16 holds as normal ones.
-void convert(float x, float& out) { out = x; }
-void convert(float x, double& out) { out = x; }
-void convert(float x, bfloat16& out) { out.bits = uint16_t(bits_of(x) >> 16); }
-void convert(float x, float16& out) {
-  const uint32_t magnitude = bits_of(std::fabs(x));
-  const uint32_t half = x == 0                    ? 0
-                        : std::fabs(x) > 65504.0f ? 0x7c00u
-                                                  : (magnitude - 0x38000000u) >> 13;
-  out.bits = uint16_t(half | (std::signbit(x) ? 0x8000u : 0u));
-}
-
-double value(float x) { return x; }
-double value(double x) { return x; }
-double value(bfloat16 x) { return float_of(uint32_t(x.bits) << 16); }
-double value(float16 x) {
-  const int exponent = (x.bits >> 10) & 31, fraction = x.bits & 1023;
-  const double magnitude = exponent == 31  ? (fraction ? NAN : INFINITY)
-                           : exponent == 0 ? std::ldexp(fraction, -24)
-                                           : std::ldexp(1024 + fraction, exponent - 25);
-  return x.bits & 0x8000 ? -magnitude : magnitude;
-}
-
-// Two roundings of nearly equal numbers can differ by a unit in the last place.
-template <class S>
-constexpr double tolerance = 2e-6;
-template <>
-constexpr double tolerance<double> = 1e-13;
-template <>
-constexpr double tolerance<bfloat16> = 1.0 / 128;
-template <>
-constexpr double tolerance<float16> = 1.0 / 1024;
-
-template <class T>
-std::vector<double> values(const std::vector<T>& numbers) {
-  std::vector<double> out;
-  for (T x : numbers) out.push_back(value(x));
-  return out;
-}
-
-// `count` multiples of 1/8 between -2 and 2, which all storage types hold.
-template <class S>
-std::vector<S> eighths(std::mt19937& random, int64_t count) {
-  std::vector<S> out(count);
-  for (S& x : out) convert(float(int(random() % 33) - 16) / 8, x);
-  return out;
-}
+using namespace numbers;
 
 // `results` computes some arrays with the active instruction set; each has to equal the baseline's.
 template <class Results>

@@ -2,7 +2,7 @@
 // after its Vec: nothing here, not even a template of another header, may be shared with code
 // compiled for another instruction set, or the linker would keep whichever copy it met first.
 
-#include "kernels/cpu/workspace-inl.h"
+#include "kernels/workspace-inl.h"
 //
 #include "kernels/cpu/loops-inl.h"
 #include "kernels/cpu/math-inl.h"

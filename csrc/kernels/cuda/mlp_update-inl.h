@@ -1,0 +1,108 @@
+// The update rules of torch.optim.SGD and torch.optim.AdamW, in their order of operations, on all
+// parameters of the model in one launch.
+#pragma once
+
+#include "kernels/cuda/common-inl.h"
+
+namespace pymlp {
+namespace cuda {
+
+// OptimizerStep in the type arithmetic is done in.
+template <class A>
+struct UpdateRule {
+  bool adamw, decays;
+  A factor, weight_decay, momentum, minus_lr;               // SGD
+  A keep, towards, beta2, weight2, eps, root2, minus_rate;  // AdamW
+
+  explicit UpdateRule(const OptimizerStep& s)
+      : adamw(s.adamw),
+        decays(s.weight_decay != 0),
+        factor(A(s.factor)),
+        weight_decay(A(s.weight_decay)),
+        momentum(A(s.momentum)),
+        minus_lr(A(-s.lr)),
+        keep(A(1 - s.lr * s.weight_decay)),
+        towards(A(1 - s.beta1)),
+        beta2(A(s.beta2)),
+        weight2(A(1 - s.beta2)),
+        eps(A(s.eps)),
+        root2(A(std::sqrt(1 - std::pow(s.beta2, double(s.step))))),
+        minus_rate(A(-s.lr / (1 - std::pow(s.beta1, double(s.step))))) {}
+
+  PYMLP_DEVICE void sgd(A g, A& p, A* buffer) const {
+    g *= factor;
+    if (decays) g += weight_decay * p;
+    if (buffer) {
+      g += momentum * *buffer;
+      *buffer = g;
+    }
+    p += minus_lr * g;
+  }
+
+  PYMLP_DEVICE void adamw_step(A g, A& p, A& m, A& v) const {
+    g *= factor;
+    m += towards * (g - m);
+    v = weight2 * g * g + v * beta2;
+    p = p * keep + minus_rate * (m / (sqrt_of(v) / root2 + eps));
+  }
+};
+
+template <class A>
+struct UpdateParameters {
+  static constexpr int threads = 256, W = vector_width<A>, arrays = 5;
+  UpdateRule<A> rule;
+  UpdatedParameter<A> parameters[arrays];
+  int64_t sizes[arrays];  // 0 for those that are frozen
+
+  int64_t blocks() const {
+    int64_t vectors = 0;
+    for (const int64_t size : sizes) vectors += divide_up(size, W);
+    return divide_up(vectors, threads);
+  }
+
+  PYMLP_DEVICE void operator()(Thread& t) const {
+    int64_t vector = t.block * threads + t.thread;
+#pragma unroll
+    for (int i = 0; i < arrays; ++i) {
+      const int64_t vectors = divide_up(sizes[i], W);
+      if (vector >= 0 && vector < vectors) update(parameters[i], vector * W, sizes[i]);
+      vector -= vectors;
+    }
+  }
+
+ private:
+  PYMLP_DEVICE void update(const UpdatedParameter<A>& u, int64_t i, int64_t size) const {
+    A g[W], p[W], first[W] = {}, second[W] = {};
+    load_elements(u.gradient, i, size, A(0), g);
+    load_elements(u.parameter, i, size, A(0), p);
+    if (u.first) load_elements(u.first, i, size, A(0), first);
+    if (rule.adamw) load_elements(u.second, i, size, A(0), second);
+#pragma unroll
+    for (int j = 0; j < W; ++j) {
+      if (rule.adamw) {
+        rule.adamw_step(g[j], p[j], first[j], second[j]);
+      } else {
+        rule.sgd(g[j], p[j], u.first ? &first[j] : nullptr);
+      }
+    }
+    store_elements(u.parameter, i, size, p);
+    if (u.first) store_elements(u.first, i, size, first);
+    if (rule.adamw) store_elements(u.second, i, size, second);
+  }
+};
+
+template <class A>
+void mlp_update(const MlpUpdate<A>& p, const Queue& queue) {
+  const int64_t K = p.T * p.E;
+  UpdateParameters<A> kernel{
+      UpdateRule<A>(p.step),
+      {p.embedding, p.hidden_weight, p.hidden_bias, p.output_weight, p.output_bias},
+      {p.V * p.E, p.H * K, p.H, p.V * p.H, p.V}};
+  for (int i = 0; i < kernel.arrays; ++i) {
+    if (!kernel.parameters[i].parameter) kernel.sizes[i] = 0;
+  }
+  launch(queue, {kernel.blocks()}, kernel);
+}
+
+}  // namespace cuda
+}  // namespace pymlp

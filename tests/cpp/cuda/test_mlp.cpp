@@ -1,0 +1,224 @@
+// The whole model on a device, and the update of its parameters, against the CPU.
+#include <sstream>
+
+#include "sides.h"
+
+namespace {
+
+using namespace sides;
+using numbers::tolerance;
+
+struct Sizes {
+  int64_t N, T, V, E, H;
+};
+
+template <class S>
+struct Model {
+  Sizes z;
+  int variant;
+  bool factor = false;  // leave the common factor out of the gradients
+  std::vector<S> embedding, weight, bias, output_weight, output_bias;
+  std::vector<int64_t> tokens, targets;
+
+  Model(Sizes z, int variant) : z(z), variant(variant) {
+    std::mt19937 random(unsigned(z.N + 100 * z.V + 10000 * z.H + variant));
+    embedding = numbers::normals<S>(random, z.V * z.E);
+    weight = numbers::normals<S>(random, z.H * z.T * z.E, 0.3f);
+    bias = numbers::normals<S>(random, z.H);
+    output_weight = numbers::normals<S>(random, z.V * z.H, 0.3f);
+    output_bias = numbers::normals<S>(random, z.V);
+    tokens = numbers::ids(random, z.N * z.T, z.V);
+    targets = numbers::ids(random, z.N, z.V);
+  }
+
+  std::string name() const {
+    std::ostringstream text;
+    text << "mlp N=" << z.N << " T=" << z.T << " V=" << z.V << " E=" << z.E << " H=" << z.H
+         << " variant=" << variant << " bytes=" << sizeof(S);
+    return text.str();
+  }
+};
+
+template <class S>
+struct LossAndGradients : Model<S> {
+  using Model<S>::Model;
+
+  template <class Side>
+  Results operator()(const Side& side) const {
+    using A = Accumulate<S>;
+    using Array = typename Side::template Array<S>;
+    const Sizes& z = this->z;
+    const int64_t offset = this->variant % 4;
+    const Array c(this->embedding, offset), w(this->weight), b(this->bias, offset),
+        ow(this->output_weight, offset), ob(this->output_bias);
+    const Array dc(z.V * z.E), dw(z.H * z.T * z.E), db(z.H), dow(z.V * z.H, offset), dob(z.V);
+    const IdArray<Side> x(this->tokens, this->variant % 2 == 0), y(this->targets, true);
+    const typename Side::template Array<A> loss(1), factor(1);
+    MlpCrossEntropy<S> p{{z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), b.data()},
+                         {z.N, z.H, z.V, nullptr, ow.data(), ob.data(), y.ids(), {}, nullptr}};
+    if (this->variant % 3 == 1) p.output.options.reduction = Reduction::sum;
+    if (this->variant % 3 == 2) p.output.options.label_smoothing = 0.1;
+    const MlpCrossEntropyGradients<S> d{{dc.data(), dw.data(), db.data()},
+                                        {nullptr, dow.data(), dob.data()},
+                                        this->factor ? factor.data() : nullptr};
+    const auto& k = Side::template kernels<S>();
+    const Scratch<Side> scratch(int64_t(k.mlp_cross_entropy_workspace(p, true)));
+    k.mlp_cross_entropy(p, loss.data(), &d, scratch.data(), side.executor());
+    side.finish();
+    Results results{numbers::values(loss.values()), numbers::values(dc.values()),
+                    numbers::values(dw.values()),   numbers::values(db.values()),
+                    numbers::values(dow.values()),  numbers::values(dob.values())};
+    if (this->factor) results.push_back(numbers::values(factor.values()));
+    return results;
+  }
+};
+
+template <class A>
+struct Logits : Model<A> {
+  using Model<A>::Model;
+
+  template <class Side>
+  Results operator()(const Side& side) const {
+    using Array = typename Side::template Array<A>;
+    const Sizes& z = this->z;
+    const Array c(this->embedding), w(this->weight), b(this->bias), ow(this->output_weight),
+        out(z.N * z.V);
+    const Optional<Side, A> ob(this->output_bias, this->variant % 2 == 0);
+    const IdArray<Side> x(this->tokens, true);
+    const MlpLogits<A> p{
+        {z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), b.data()}, ow.data(), ob.data()};
+    const auto& k = Side::template kernels<A>();
+    const Scratch<Side> scratch(int64_t(k.mlp_logits_workspace(p)));
+    k.mlp_logits(p, out.data(), scratch.data(), side.executor());
+    side.finish();
+    return {numbers::values(out.values())};
+  }
+};
+
+// A parameter, its gradient and its optimizer's state.
+template <class Side, class A>
+struct Updated {
+  typename Side::template Array<A> gradient, parameter, first, second;
+
+  Updated(std::mt19937& random, int64_t size, int64_t offset)
+      : gradient(numbers::normals<A>(random, size), offset),
+        parameter(numbers::normals<A>(random, size), offset),
+        first(numbers::normals<A>(random, size)),
+        second(squares(numbers::normals<A>(random, size)), offset) {}
+
+  UpdatedParameter<A> pointers(bool momentum) const {
+    return {gradient.data(), parameter.data(), momentum ? first.data() : nullptr, second.data()};
+  }
+  void append(Results& results) const {
+    for (const auto* array : {&parameter, &first, &second}) {
+      results.push_back(numbers::values(array->values()));
+    }
+  }
+
+ private:
+  static std::vector<A> squares(std::vector<A> x) {
+    for (A& value : x) value *= value;
+    return x;
+  }
+};
+
+template <class A>
+struct Update {
+  Sizes z;
+  OptimizerStep step;
+  int64_t offset;
+
+  template <class Side>
+  Results operator()(const Side& side) const {
+    std::mt19937 random(5);
+    const Updated<Side, A> a(random, z.V * z.E, offset), b(random, z.H * z.T * z.E, 0),
+        c(random, z.H, offset), d(random, z.V * z.H, 0), e(random, z.V, offset);
+    const bool momentum = step.adamw || step.momentum != 0;
+    MlpUpdate<A> p{z.N,
+                   z.T,
+                   z.V,
+                   z.E,
+                   z.H,
+                   a.pointers(momentum),
+                   b.pointers(momentum),
+                   c.pointers(momentum),
+                   d.pointers(momentum),
+                   e.pointers(momentum),
+                   step};
+    if (z.V == 4) p.hidden_bias.parameter = nullptr;  // frozen
+    Side::template kernels<A>().mlp_update(p, side.executor());
+    side.finish();
+    Results results;
+    a.append(results);
+    b.append(results);
+    c.append(results);
+    d.append(results);
+    e.append(results);
+    return results;
+  }
+};
+
+template <class S>
+void check_model() {
+  for (int64_t width = 1; width <= 33; width += 4) {
+    const LossAndGradients<S> problem({9, 3, width, 5, 34 - width}, int(width));
+    agree(10 * tolerance<S>, problem.name(), problem);
+  }
+  LossAndGradients<S> problem({150, 2, 27, 4, 20}, 0);
+  agree(10 * tolerance<S>, problem.name(), problem);
+  problem.factor = true;
+  agree(10 * tolerance<S>, problem.name() + " factor", problem);
+  const LossAndGradients<S> nothing({0, 3, 5, 2, 4}, 0), sparse({20, 3, 200, 3, 9}, 1);
+  agree(10 * tolerance<S>, nothing.name(), nothing);
+  agree(10 * tolerance<S>, sparse.name(), sparse);
+}
+
+template <class A>
+void check_update() {
+  OptimizerStep sgd;
+  sgd.lr = 0.1;
+  OptimizerStep momentum = sgd;
+  momentum.momentum = 0.9;
+  momentum.weight_decay = 0.01;
+  momentum.factor = 0.25;
+  OptimizerStep adamw;
+  adamw.adamw = true;
+  adamw.lr = 0.01;
+  adamw.weight_decay = 0.1;
+  adamw.beta1 = 0.9;
+  adamw.beta2 = 0.999;
+  adamw.eps = 1e-8;
+  adamw.step = 3;
+  for (const OptimizerStep& step : {sgd, momentum, adamw}) {
+    for (const Sizes z : {Sizes{8, 3, 27, 10, 50}, Sizes{8, 1, 4, 1, 3}}) {
+      for (const int64_t offset : {0, 1}) agree(tolerance<A>, "update", Update<A>{z, step, offset});
+    }
+  }
+}
+
+}  // namespace
+
+TEST(mlp_cross_entropy_in_float32) { check_model<float>(); }
+TEST(mlp_cross_entropy_in_float64) { check_model<double>(); }
+TEST(mlp_cross_entropy_in_bfloat16) { check_model<bfloat16>(); }
+TEST(mlp_cross_entropy_in_float16) { check_model<float16>(); }
+
+TEST(mlp_logits_agree) {
+  for (int64_t width = 1; width <= 33; width += 8) {
+    const Logits<float> problem({9, 3, width, 5, 34 - width}, int(width));
+    agree(10 * tolerance<float>, problem.name(), problem);
+    const Logits<double> wide({70, 2, width, 3, 20}, int(width) + 1);
+    agree(10 * tolerance<double>, wide.name(), wide);
+  }
+}
+
+TEST(mlp_update_is_one_launch) {
+  check_update<float>();
+  check_update<double>();
+#if !ON_DEVICE
+  emulation::take_launches();
+  OptimizerStep step;
+  Update<float>{{8, 3, 27, 10, 50}, step, 0}(Device());
+  CHECK_EQ(emulation::take_launches().size(), size_t(1));
+#endif
+}
