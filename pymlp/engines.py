@@ -162,7 +162,7 @@ class FlatAutogradEngine(_TorchEngine):
         loss, gradient = flat_gradient(vector, tokens, targets, self.model.config)
         vector.grad = gradient
         self._clip([vector])
-        flat_step(self._optimizer, vector, gradient)
+        flat_step(self._optimizer, self._flat, gradient)
         return _number(loss)
 
 

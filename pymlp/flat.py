@@ -18,7 +18,11 @@ from pymlp._autograd import FlatMLPCrossEntropy
 from pymlp.model import MLP, MLPConfig
 
 # Private, so it may be gone one day; `torch.autograd.grad` then does the same, a little slower.
-_run_backward = getattr(torch.autograd.graph, "_engine_run_backward", None)
+_engine = getattr(torch.autograd.Variable, "_execution_engine", None)
+_run_backward = getattr(_engine, "run_backward", None)
+
+# FlatMLPCrossEntropy.apply without its look for torch.func transforms, which no step runs under.
+_apply = super(torch.autograd.Function, FlatMLPCrossEntropy).apply
 
 
 # The order of the vector, as mlp_cross_entropy_flat (csrc/ops/library.cpp) reads it.
@@ -33,6 +37,7 @@ class FlatParameters:
 
     Attributes:
         vector: (sum of the parameters' sizes,), requires_grad, in the order of ``parameters``.
+        values: the same memory as a tensor that autograd does not know.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -88,7 +93,7 @@ def flat_gradient(
     """Mean cross-entropy of a batch and its gradient, shaped like ``vector``."""
     sizes = (config.vocab_size, config.n_embd, config.n_hidden)
     one = _one(vector.dtype, vector.device)
-    loss: Tensor = FlatMLPCrossEntropy.apply(vector, (tokens, targets), sizes, (one,))
+    loss: Tensor = _apply(vector, (tokens, targets), sizes, (one,))
     if _run_backward is None:
         (gradient,) = torch.autograd.grad(loss, vector)
     else:
@@ -105,21 +110,21 @@ def flat_gradient(
     return loss, gradient
 
 
-def flat_step(optimizer: torch.optim.Optimizer, vector: Tensor, gradient: Tensor) -> None:
-    """``optimizer.step()`` for an optimizer of ``vector`` alone.
+def flat_step(optimizer: torch.optim.Optimizer, flat: FlatParameters, gradient: Tensor) -> None:
+    """``optimizer.step()`` for an optimizer of ``flat.vector`` alone.
 
     torch.optim.SGD is called through its functional form, without the hooks and the grouping of
     tensors that take ``step`` three times as long as the update.
     """
     if not isinstance(optimizer, torch.optim.SGD):
-        vector.grad = gradient
+        flat.vector.grad = gradient
         optimizer.step()
         return
     (group,) = optimizer.param_groups
-    state = optimizer.state[vector]
+    state = optimizer.state[flat.vector]
     buffers = [state.get("momentum_buffer")]
     sgd(
-        [vector.detach()],
+        [flat.values],
         [gradient],
         buffers,
         has_sparse_grad=False,
