@@ -40,7 +40,7 @@ using pymlp::ModelSizes;
 constexpr int64_t n_examples = 50, n_steps = 4;
 
 template <class A>
-void check_steps(const ModelSizes& sizes, int64_t B, bool adamw) {
+void check_steps(const ModelSizes& sizes, int64_t B, bool adamw, bool with_norm) {
   const auto [V, T, E, H] = sizes;
   std::vector<int64_t> tokens(n_examples * T), targets(n_examples), indices(n_steps * B);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int64_t>(i) * 7 % V;
@@ -57,7 +57,7 @@ void check_steps(const ModelSizes& sizes, int64_t B, bool adamw) {
   pymlp::Optimizer optimizer;
   optimizer.rule.adamw = adamw;
   optimizer.rule.momentum = 0.9;
-  optimizer.max_grad_norm = 1;
+  optimizer.max_grad_norm = with_norm ? 1 : 0;
   std::vector<double> rates(n_steps, 0.1), losses(n_steps), norms(n_steps);
   pymlp::Steps steps;
   steps.count = n_steps;
@@ -65,7 +65,7 @@ void check_steps(const ModelSizes& sizes, int64_t B, bool adamw) {
   steps.indices = indices.data();
   steps.rates = rates.data();
   steps.losses = losses.data();
-  steps.grad_norms = norms.data();
+  steps.grad_norms = with_norm ? norms.data() : nullptr;
   pymlp::TrainingLoop<A> loop(sizes, optimizer, {n_examples, tokens.data(), targets.data()}, B);
   const pymlp::Team team(3);
   int64_t done = 0;
@@ -82,7 +82,9 @@ TEST(steps_allocate_nothing) {
   operator delete(operator new(1));
   CHECK_EQ(allocations.load(), before + 1);
   for (bool adamw : {false, true}) {
-    check_steps<float>({27, 3, 10, 200}, 32, adamw);
-    check_steps<double>({60, 2, 5, 40}, 700, adamw);  // more logits than hidden units
+    for (bool with_norm : {false, true}) {
+      check_steps<float>({27, 3, 10, 200}, 32, adamw, with_norm);
+      check_steps<double>({60, 2, 5, 40}, 700, adamw, with_norm);  // more logits than hidden units
+    }
   }
 }
