@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -155,12 +157,24 @@ def test_command(run):
     assert result.exit_code == 0, result.output
     expected = score(model, vocabulary, ["emma", "", "xa"])
     rows = [line.split("\t") for line in result.stdout.splitlines()]
-    assert [row[4] for row in rows] == ["emma", "", "xa"]
+    assert [row[5] for row in rows] == ["emma", "", "xa"]
     for row, line in zip(rows, expected, strict=True):
         assert float(row[0]) == pytest.approx(line.log_prob, abs=1e-3)
         assert float(row[1]) == pytest.approx(line.bits, abs=1e-3)
-        assert (int(row[2]), int(row[3])) == (line.n_tokens, line.n_oov)
+        assert float(row[2]) == pytest.approx(line.perplexity, abs=1e-3)
+        assert (int(row[3]), int(row[4])) == (line.n_tokens, line.n_oov)
     assert "3 lines, 8 tokens, 1 out of vocabulary" in result.stderr
+
+
+def test_command_answers_each_line_of_a_pipe(run):
+    command = [sys.executable, "-m", "pymlp", "score", str(run[0]), "--line-buffered"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        for line in ("emma", "ava"):
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline().endswith(f"\t{line}\n")
 
 
 def test_command_json(run):

@@ -29,6 +29,11 @@ _LINES_AT_ONCE = 10_000
 @click.option("--no-bos", is_flag=True, help="Lines do not begin at their first token.")
 @click.option("--no-eos", is_flag=True, help="Lines do not end after their last token.")
 @click.option("--per-token", is_flag=True, help="Also the log-probability of every token, in nats.")
+@click.option(
+    "--line-buffered",
+    is_flag=True,
+    help="Answer each line before the next is read, for programs that talk over a pipe; slower.",
+)
 @best_option
 @threads_option
 @json_option
@@ -38,20 +43,21 @@ def score(
     no_bos: bool,
     no_eos: bool,
     per_token: bool,
+    line_buffered: bool,
     best: bool,
     as_json: bool,
 ) -> None:
     """Print the log-probability of each line of FILE (default: standard input) under a run's model.
 
-    One line out for each line in: nats, bits, tokens, tokens that are not in the vocabulary, and
-    the line, separated by tabs. The last line, on stderr, has the perplexity of all. With --json
-    there is one object a line, and one with the totals at the end.
+    One line out for each line in: nats, bits, perplexity, tokens, tokens that are not in the
+    vocabulary, and the line, separated by tabs. The last line, on stderr, has the perplexity of
+    all. With --json there is one object a line, and one with the totals at the end.
     """
     model, vocabulary = run.model(best=best), run.vocabulary()
     scorer = Scorer(model, vocabulary)
     total = LineScore(0.0, 0, 0)
     count = 0
-    for lines in _blocks(file):
+    for lines in _blocks(file, 1 if line_buffered else _LINES_AT_ONCE):
         for line, found in zip(
             lines,
             score_lines(model, vocabulary, lines, bos=not no_bos, eos=not no_eos),
@@ -64,9 +70,9 @@ def score(
     _print_total(count, total, as_json)
 
 
-def _blocks(file: Iterable[str]) -> Iterator[list[str]]:
+def _blocks(file: Iterable[str], size: int) -> Iterator[list[str]]:
     stripped = (line.rstrip("\r\n") for line in file)
-    while lines := list(islice(stripped, _LINES_AT_ONCE)):
+    while lines := list(islice(stripped, size)):
         yield lines
 
 
@@ -77,8 +83,8 @@ def _print(line: str, found: LineScore, tokens: list[Any], as_json: bool) -> Non
             result["per_token"] = [token._asdict() for token in tokens]
         print_json(result)
         return
-    fields = [f"{found.log_prob:.4f}", f"{found.bits:.4f}", found.n_tokens, found.n_oov, line]
-    click.echo("\t".join(map(str, fields)))
+    figures = [f"{figure:.4f}" for figure in (found.log_prob, found.bits, found.perplexity)]
+    click.echo("\t".join([*figures, str(found.n_tokens), str(found.n_oov), line]))
     for token in tokens:
         click.echo(f"\t{token.log_prob:.4f}\t{token.token}" + ("\toov" if token.oov else ""))
 
