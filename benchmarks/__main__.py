@@ -16,7 +16,7 @@ from .harness import Case
 PROGRAM = "pymlp bench" if __package__ == "pymlp.benchmarks" else "python -m benchmarks"
 BATCH_SIZES = [32, 256, 4096, 65536]
 QUICK_BATCH_SIZES = [32, 4096]
-QUICK_PROVIDERS = ["eager", "pymlp", "native"]
+QUICK_PROVIDERS = ["eager", "pymlp", "native-1", "native", "many"]
 DISTURBED_CORES = 0.25
 
 

@@ -1,12 +1,18 @@
 """The exact loss of a model on a whole split."""
 
 import math
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from pymlp import reference
 from pymlp.data import Examples
+from pymlp.inference import is_native, token_losses
 from pymlp.model import MLP
+
+# Examples in a call of the native code, which divides them further.
+_NATIVE_ROWS = 2**15
 
 
 @torch.no_grad()
@@ -14,12 +20,14 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
     """Mean cross-entropy of ``model`` over every example, in nats per token.
 
     The mean is weighted by the number of examples in each chunk and summed in double precision, so
-    that it does not depend on ``batch_size`` beyond rounding.
+    that it does not depend on ``batch_size`` beyond rounding. An `MLP` as the native engine trains
+    it is evaluated by its code and threads, with the same bits for any number of them.
 
     Args:
         model: computes on the device that it is on.
         examples: N examples; they are moved to the model's device chunk by chunk.
-        batch_size: examples in a chunk; only memory and speed depend on it.
+        batch_size: examples in a chunk where PyTorch does the work; only memory and speed depend
+            on it.
 
     Raises:
         ValueError: there is no example, or ``batch_size`` is less than 1.
@@ -28,14 +36,19 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
     if len(examples) == 0:
         raise ValueError("evaluate: there are no examples to take the mean of")
-    device = next(model.parameters()).device
+    native = type(model) is MLP and is_native(model)  # the reference stays plain PyTorch
     total = 0.0
-    for start in range(0, len(examples), batch_size):
-        chunk = slice(start, start + batch_size)
-        tokens, targets = examples.tokens[chunk], examples.targets[chunk]
-        loss = model.loss(tokens.to(device), targets.to(device))
-        total += loss.item() * len(targets)
+    for tokens, targets in _chunks(examples, _NATIVE_ROWS if native else batch_size):
+        if native:
+            total += token_losses(model, tokens, targets).sum().item()
+        else:
+            device = next(model.parameters()).device
+            total += model.loss(tokens.to(device), targets.to(device)).item() * len(targets)
     return total / len(examples)
+
+
+def _chunks(examples: Examples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(examples.tokens.split(size), examples.targets.split(size), strict=True)
 
 
 def perplexity(loss: float) -> float:

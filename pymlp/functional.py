@@ -132,7 +132,10 @@ def cross_entropy(
             pass  # bad input, which the checks below name better
     code = _reduction_code("cross_entropy", reduction)
     formula = _use_formula("cross_entropy", {"input": input, "target": target}, weight=weight)
-    ids = not target.is_floating_point() and target.dtype != torch.uint8
+    ids = target.dtype in (torch.int64, torch.int32)
+    if not (ids or target.is_floating_point() or target.dtype == torch.uint8):
+        dtype = str(target.dtype).removeprefix("torch.")
+        raise RuntimeError(f"pymlp.cross_entropy: target must be int64 or int32, got {dtype}")
     fused = ids and target.dim() == 1 and input.dim() == 2
     if formula or not fused or (weight is not None and weight.requires_grad):
         return reference.cross_entropy(

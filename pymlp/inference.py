@@ -28,6 +28,9 @@ _SAMPLES: dict[torch.dtype, Any] = {
 # Examples whose logits are held at once where PyTorch does the work.
 _ROWS = 4096
 
+# Multiply-adds that are worth the start of threads, 50 microseconds.
+_WORTH_THREADS = 2**22
+
 
 def is_native(model: MLP | reference.MLP) -> bool:
     """Whether the C++ code can do what ``model`` does."""
@@ -59,7 +62,7 @@ def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
         **_description(model),
         tokens=tokens.contiguous().long().numpy(),
         targets=targets.contiguous().long().numpy(),
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if _work(model, len(targets)) > _WORTH_THREADS else 1,
     )
     return torch.from_numpy(losses).double()
 
@@ -91,6 +94,12 @@ def draw_ids(
     )
     flat, bounds = ids.tolist(), starts.tolist()
     return [flat[bounds[i] : bounds[i + 1]] for i in range(count)]
+
+
+def _work(model: MLP | reference.MLP, n_examples: int) -> int:
+    """About how many multiply-adds the losses of so many examples take."""
+    c = model.config
+    return n_examples * c.n_hidden * (c.block_size * c.n_embd + c.vocab_size)
 
 
 def _description(model: MLP | reference.MLP) -> dict[str, Any]:

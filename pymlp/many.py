@@ -90,8 +90,7 @@ def train_many(
     workers = torch.get_num_threads() if workers is None else workers
     _check(configs, workers)
     runs = [_Run(config, data) for config in configs]
-    check_fit(runs[0].model, data)
-    len(data.train), len(data.dev)  # made here once, not in each worker
+    check_fit(runs[0].model, data)  # and so makes the examples, once
     pool = ThreadPoolExecutor(min(workers, len(runs)), thread_name_prefix="train_many")
     futures: list[Future[None]] = []
     try:

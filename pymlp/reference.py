@@ -51,7 +51,7 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """`torch.nn.functional.cross_entropy`, which also takes int32 targets here.
+    """`torch.nn.functional.cross_entropy`, which also takes int32 and uint8 targets here.
 
     Args:
         input: (V,), (N, V) or (N, V, d1, ...) logits.
@@ -66,7 +66,7 @@ def cross_entropy(
     """
     return F.cross_entropy(
         input,
-        target if target.is_floating_point() else target.long(),
+        target.long() if target.dtype in (torch.int32, torch.uint8) else target,
         weight,
         ignore_index=ignore_index,
         reduction=reduction,

@@ -43,7 +43,6 @@ class Stepper:
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
         device = next(model.parameters()).device
         examples = Examples(examples.tokens.to(device), examples.targets.to(device))
-        _check_ids(examples, model.config.vocab_size)
         name, self.engine_reason = choose_engine(model, config)
         self.engine = make_engine(name, model, examples, config)
         self.step = 0
@@ -126,16 +125,4 @@ class Stepper:
             raise DivergedError(
                 f"training diverged: the loss is {losses[index].item()} at step {step} "
                 f"(learning rate {rate:g}: try a lower one)"
-            )
-
-
-def _check_ids(examples: Examples, vocab_size: int) -> None:
-    """Ids decide what memory is read: refuse wrong ones before the first step."""
-    for name, ids in (("tokens", examples.tokens), ("targets", examples.targets)):
-        wrong = (ids < 0) | (ids >= vocab_size)
-        if wrong.any():
-            place = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"Trainer: the {name} of train must be ids from 0 to {vocab_size - 1}, "
-                f"got {ids[tuple(place)].item()} at {place}"
             )

@@ -79,11 +79,17 @@ class TrainedParameters:
         self.tensors = [parameter for _, parameter in named]
 
     def check(self) -> None:
-        """Raise RuntimeError if the model has other parameters by now."""
+        """Raise RuntimeError if the model has other parameters by now, or other frozen ones."""
         current = dict(self._model.named_parameters())
         for name, parameter in zip(self.names, self.tensors, strict=True):
             if current.get(name) is not parameter:
                 raise RuntimeError(
                     f"Trainer: the parameter {name} was replaced after the Trainer was made; "
+                    "make a new Trainer"
+                )
+        for name, parameter in current.items():
+            if parameter.requires_grad != (name in self.names):
+                raise RuntimeError(
+                    f"Trainer: requires_grad of {name} was changed after the Trainer was made; "
                     "make a new Trainer"
                 )

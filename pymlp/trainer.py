@@ -14,10 +14,10 @@ from torch import Tensor
 from pymlp import sources
 from pymlp.callbacks import Callback
 from pymlp.config import TrainConfig
-from pymlp.data import Dataset, Splits
+from pymlp.data import Dataset, Examples, Splits
 from pymlp.evaluate import evaluate
 from pymlp.history import Evaluation, History, evaluations
-from pymlp.model import MLP
+from pymlp.model import MLP, MLPConfig
 from pymlp.rundir import Checkpoint, RunDirectory
 from pymlp.stepper import DivergedError, Stepper
 from pymlp.steps import Engine
@@ -25,6 +25,9 @@ from pymlp.steps import Engine
 
 class Trainer:
     """Trains a model in place.
+
+    A forked process must call ``torch.set_num_threads(1)`` first, as for any use of PyTorch: the
+    threads of PyTorch's own operators, which check the data, do not survive a fork.
 
     Args:
         model: its parameters are updated, those with ``requires_grad=False`` excepted; the steps
@@ -34,7 +37,8 @@ class Trainer:
         callbacks: told about progress, in this order.
 
     Raises:
-        ValueError: model and data do not fit together, a split is empty, or nothing is trainable.
+        ValueError: model and data do not fit together, train or dev is empty or holds an id that is
+            not in the vocabulary, or nothing is trainable.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Trainer:
         self._run: RunDirectory | None = None
         self._saved_step = -1
         self._stopping = False
+        self._recorded = {"log": 0, "eval": 0}  # the step of the last record of each
 
     @property
     def step(self) -> int:
@@ -91,23 +96,21 @@ class Trainer:
         """Train up to ``config.steps``, from wherever the trainer is.
 
         A run directory, once there is one (`save`, `resume`), gets a checkpoint every
-        ``checkpoint_every`` steps and at the end.
+        ``checkpoint_every`` steps and at the end. An exception, KeyboardInterrupt too, leaves
+        everything as it is between two steps: call `fit` again to go on, with the evaluation or
+        checkpoint first that was interrupted.
 
         Raises:
             DivergedError: a loss, or at an evaluation, a checkpoint or the end a parameter, is not
                 finite any more. The last checkpoint stays.
         """
+        self._attend()
         while self.step < self.config.steps and not self._stopping:
             losses = self._stepper.run(self._next_event())
             if len(losses) == 0:  # stopped within the first step
                 continue
             self._tell("on_steps", losses)
-            if self._is_due(self.config.log_every):
-                self._log()
-            if self._is_due(self.config.eval_every):
-                self._evaluate()
-            if self._is_due(self.config.checkpoint_every):
-                self._commit()
+            self._attend()
         self._stopping = False
         self._commit()
         self._tell("on_end")
@@ -132,12 +135,27 @@ class Trainer:
         return evaluate(self._stepper.engine.model, getattr(self.data, split))
 
     def _next_event(self) -> int:
-        config = self.config
-        periods = (config.log_every, config.eval_every, config.checkpoint_every)
+        periods = [self._period(event) for event in ("log", "eval", "checkpoint")]
         events = [(self.step // period + 1) * period for period in periods if period]
-        return min(config.steps, *events)
+        return min(self.config.steps, *events)
 
-    def _is_due(self, period: int) -> bool:
+    def _attend(self) -> None:
+        """See to what is due at this step and not done: an exception may have come between."""
+        if self._is_due("log"):
+            self._log()
+        if self._is_due("eval"):
+            self._evaluate()
+        if self._is_due("checkpoint"):
+            self._commit()
+
+    def _period(self, event: str) -> int:
+        period: int = getattr(self.config, f"{event}_every")
+        return period
+
+    def _is_due(self, event: str) -> bool:
+        if self._recorded.get(event) == self.step:
+            return False
+        period = self._period(event)
         return self.step == self.config.steps or (period > 0 and self.step % period == 0)
 
     def _log(self) -> None:
@@ -149,7 +167,7 @@ class Trainer:
         record = {"step": self.step, "lr": rate, "loss": loss}
         if self._stepper.grad_norms is not None:
             record["grad_norm"] = self._stepper.grad_norms[window].nanmean().item()
-        self._record(record)
+        self._record("log", record)
         self._tell("on_log", loss)
 
     def _evaluate(self) -> None:
@@ -157,13 +175,15 @@ class Trainer:
         result = Evaluation(self.step, self.evaluate("train"), self.evaluate("dev"))
         if not math.isfinite(result.train + result.dev):
             raise self._diverged(f"the loss is {result.train} on train, {result.dev} on dev")
-        self._record({"step": self.step, "train_loss": result.train, "dev_loss": result.dev})
+        losses = {"train_loss": result.train, "dev_loss": result.dev}
+        self._record("eval", {"step": self.step} | losses)
         if self._best is None or result.dev < self._best.dev:
             self._best = result
             self._best_tensors = {n: t.clone() for n, t in self.model.state_dict().items()}
         self._tell("on_eval", result)
 
-    def _record(self, record: dict[str, Any]) -> None:
+    def _record(self, event: str, record: dict[str, Any]) -> None:
+        self._recorded[event] = self.step
         self._records.append(record)
         if self._run is not None:
             self._run.log(record)
@@ -276,6 +296,7 @@ class Trainer:
             checkpoint.losses, checkpoint.group("optimizer"), checkpoint.group("batches")
         )
         self._saved_step = self.step
+        self._recorded = dict.fromkeys(self._recorded, self.step)
 
     def _commit(self) -> None:
         self._check_parameters()
@@ -329,3 +350,23 @@ def check_fit(model: MLP, data: Dataset) -> None:
             f"Trainer: train and dev must not be empty, got {counts} lines: "
             "give more lines, at least 10"
         )
+    for name in ("train", "dev"):
+        _check_examples(name, getattr(data, name), model.config)
+
+
+def _check_examples(name: str, examples: Examples, sizes: MLPConfig) -> None:
+    """They may be made by hand, and ids decide what memory is read."""
+    shape = tuple(examples.tokens.shape)
+    if shape[0] < 1 or shape[1] != sizes.block_size:
+        raise ValueError(
+            f"Trainer: the tokens of {name} must have shape (N, {sizes.block_size}) with N of at "
+            f"least 1, got {shape}"
+        )
+    for what, ids in (("tokens", examples.tokens), ("targets", examples.targets)):
+        wrong = (ids < 0) | (ids >= sizes.vocab_size)
+        if wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"Trainer: the {what} of {name} must be ids from 0 to {sizes.vocab_size - 1}, "
+                f"got {ids[tuple(place)].item()} at {place}"
+            )

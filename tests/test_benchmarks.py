@@ -18,7 +18,7 @@ from pymlp.benchmarks import (
     run,
     words,
 )
-from pymlp.benchmarks.__main__ import main
+from pymlp.benchmarks.__main__ import QUICK_PROVIDERS, main
 from pymlp.benchmarks.harness import Case, CheckFailed, Suite, Task, check, measure
 from pymlp.benchmarks.machine import Machine
 from torch.nn import functional as F
@@ -286,3 +286,9 @@ def test_report_draws_the_picture(tmp_path: Path) -> None:
     results.save(REPORT, path)
     assert report.main([str(path), "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_quick_look_has_at_least_one_provider_of_every_suite():
+    for suite in run.SUITES.values():
+        case = suite.cases([32], ["full"])[0]
+        assert set(suite.builders(case)) & set(QUICK_PROVIDERS), suite.name

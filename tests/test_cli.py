@@ -9,6 +9,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pymlp.benchmarks.__main__ as benchmarks
 import pytest
@@ -115,7 +116,8 @@ def test_defaults_are_the_lecture_on_bundled_names():
 
 def test_options_reach_the_configuration():
     options = "--lr 0.5 --optimizer adamw --weight-decay 0.2 --schedule cosine --warmup-steps 3"
-    train("--preset", "lecture-2d", *options.split(), "--log-every", 5, "--block-size", 4)
+    flags = ["--log-grad-norm", "--log-every", 5, "--block-size", 4]
+    train("--preset", "lecture-2d", *options.split(), *flags)
     run_directory = RunDirectory.open("runs/lecture-2d")
     expected = TrainConfig(
         steps=30,
@@ -125,6 +127,7 @@ def test_options_reach_the_configuration():
         weight_decay=0.2,
         schedule="cosine",
         warmup_steps=3,
+        log_grad_norm=True,
         eval_every=20,
         log_every=5,
     )
@@ -355,7 +358,8 @@ def test_bench_passes_everything_on(monkeypatch):
         (["sample", "mine", "--temperature", "nan"], 1, "must be at least 0 and finite, got nan"),
         (["sample", "mine", "--seed", str(2**64)], 1, "seed must be at least 0 and less than 2**"),
         (["plot", "mine", "--window", "0"], 2, "0 is not in the range x>=1"),
-        (["info", "--data", "nothing.txt"], 1, "nothing.txt"),
+        (["info", "--data", "nothing.txt"], 2, "'--data': File 'nothing.txt' does not exist"),
+        (["info", "--data", "latin1.txt"], 1, "latin1.txt: not UTF-8 text: line 2"),
     ],
 )
 def test_errors(arguments, code, message):
@@ -378,6 +382,12 @@ def test_help(command):
     text = run(command, "--help").stdout
     assert f"Example: pymlp {command}" in text
     assert "--json" in text
+
+
+def test_help_has_the_defaults_of_the_presets():
+    text = " ".join(run("train", "--help").stdout.split())
+    assert "Hidden units. [default: 100 for lecture-2d, 200 for lecture]" in text
+    assert "Learning rate. [default: 0.1]" in text
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -416,11 +426,26 @@ def test_a_bar_on_a_terminal():
     assert "step       25  train loss" in text
 
 
-def test_plain_lines_elsewhere(monkeypatch):
-    monkeypatch.setattr(progress, "_QUIET_SECONDS", 0.0)
+def test_plain_lines_elsewhere():
     screen = StringIO()
     fit(progress.Lines(Console(file=screen)))
     lines = screen.getvalue().splitlines()
-    assert [line.split()[1] for line in lines] == ["25", "50", "50"]
-    assert "steps/s" in lines[1]
+    assert [line.split()[:4] for line in lines] == [
+        ["step", n, "train", "loss"] for n in ("25", "50")
+    ]
     assert "\x1b" not in screen.getvalue()
+
+
+def test_plain_lines_come_while_steps_are_few(monkeypatch):
+    """Every ten seconds, long before ``log_every`` steps are done."""
+    clock = iter([0.0, 6.0, 12.0, 18.0, 24.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    screen, trainer = StringIO(), SimpleNamespace(step=0)
+    lines = progress.Lines(Console(file=screen))
+    for loss in (9.0, 5.0, 3.0, 2.0, 1.0):
+        trainer.step += 1
+        lines.on_steps(trainer, torch.tensor([loss]))
+    assert [line.split() for line in screen.getvalue().splitlines()] == [
+        ["step", "3", "loss", "4.0000", "0.2", "steps/s"],
+        ["step", "5", "loss", "1.5000", "0.2", "steps/s"],
+    ]

@@ -5,7 +5,7 @@ import torch
 from ops_testing import LOSSES, OPS, make_case, plain
 from torch.autograd import forward_ad, grad, gradcheck, gradgradcheck
 
-from pymlp import functional
+from pymlp import functional, reference
 
 pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
@@ -71,6 +71,19 @@ def test_constant_grad_output_drops_no_term_of_the_second_derivative(op):
         found.append(grad(penalty, leaves, allow_unused=True, materialize_grads=True))
     assert any(g.any() for g in found[0])
     torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("op", ["cross_entropy", "linear_cross_entropy"])
+def test_class_weights_get_their_gradient_or_an_error_as_in_torch(op):
+    case = make_case(op, class_weight=True)
+    weight = case.options["weight"].requires_grad_()
+    for parameters in (case.leaves(), case.parameters.values()):
+        with pytest.raises(RuntimeError, match="respect to argument 'weight'"):
+            case.run(functional, *(x for x in parameters if x is not None))
+    shares = torch.rand(7, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = case.run(functional, target=shares)
+    expected = case.run(reference, target=shares)
+    torch.testing.assert_close(grad(found, weight), grad(expected, weight))
 
 
 def test_second_derivative_in_half_precision():

@@ -86,6 +86,22 @@ def test_half_precision_is_summed_in_float32(isa):
     assert bias.grad.item() == 4096
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_rounded_to_nearest_with_ties_to_even(isa, dtype):
+    # Where the hidden layer is 0, the gradient of the bias is the sum of dhidden's rows: here of
+    # every number and a half, a quarter and three quarters of the distance to the one after it.
+    numbers = torch.arange(-(2**15), 2**15 - 1, dtype=torch.int16)
+    gaps = (numbers + 1).view(dtype).float() - numbers.view(dtype).float()
+    numbers, gaps = numbers.view(dtype)[gaps.isfinite()], gaps[gaps.isfinite()]
+    tokens, weight = torch.zeros(2, 1, dtype=torch.int64), torch.zeros(len(numbers), 1, dtype=dtype)
+    for share in (0.5, 0.25, 0.75):
+        dhidden = torch.stack([numbers, (share * gaps).to(dtype)])
+        bias = torch.zeros(len(numbers), dtype=dtype, requires_grad=True)
+        hidden = embed_linear_tanh(tokens, torch.zeros(1, 1, dtype=dtype), weight, bias)
+        hidden.backward(dhidden)
+        assert torch.equal(bias.grad, dhidden.float().sum(0).to(dtype))
+
+
 def test_subnormal_float16_is_not_flushed_to_zero(isa):
     # float32, in which is calculated, holds it as a normal number.
     smallest = torch.tensor([[2.0**-24]], dtype=torch.float16)

@@ -93,6 +93,16 @@ def test_targets_of_a_wrong_dtype(op, to):
         changed(op, name, lambda target: target.to(getattr(torch, to)))
 
 
+@pytest.mark.parametrize("to", ["bool", "int16"])
+@pytest.mark.parametrize(("input", "target"), [((11,), ()), ((7, 11, 2), (7, 2)), ((7, 11), (7,))])
+def test_targets_of_a_wrong_dtype_where_torchs_own_op_runs(input, target, to):
+    arguments = torch.zeros(input), torch.zeros(target, dtype=getattr(torch, to))
+    with raises(f"pymlp.cross_entropy: target must be int64 or int32, got {to}"):
+        pymlp.cross_entropy(*arguments)
+    with pytest.raises(RuntimeError, match="dtype"):
+        pymlp.reference.cross_entropy(*arguments)
+
+
 # What the first parameter of each op must be, and the others like it.
 FIRST = {"cross_entropy": "input", "linear_cross_entropy": "input"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ops_testing import OPS, TOLERANCE, errors, make_case, plain, relative_error, results
+from ops_testing import LOSSES, OPS, TOLERANCE, errors, make_case, plain, relative_error, results
 
 from pymlp import functional
 
@@ -45,3 +45,18 @@ def test_no_worse_than_torch_where_every_example_has_the_same_token(op, isa):
     ):
         limit = relative_error(torchs, exact) + SAME_SIGN
         assert relative_error(ours, exact) <= limit, name
+
+
+@pytest.mark.parametrize("op", LOSSES)
+def test_losses_and_their_weights_are_summed_in_float64(op, isa):
+    # Equal rows, a power of two of them: in float64 all sums are exact, in float32 they are not.
+    N = 2**18
+    many, one = (make_case(op, N=n, T=1, V=3, E=1, H=1).to(torch.float32) for n in (N, 1))
+    for case in (many, one):
+        for tensor in (*case.ids.values(), *case.parameters.values()):
+            tensor.zero_()
+    total, single = (case.run(functional, reduction="sum") for case in (many, one))
+    assert total.item() == N * single.item()
+    options = {} if op == "mlp_cross_entropy" else {"weight": torch.tensor([0.1, 0.3, 0.7])}
+    mean, single = (case.run(functional, **options) for case in (many, one))
+    assert mean.item() == single.item()

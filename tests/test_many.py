@@ -89,6 +89,7 @@ def test_the_table():
     # The fields that differ, then the figures.
     assert head.split()[:4] == ["lr", "step", "train", "loss"]
     assert first.split()[:2] == ["0.5", "50"]
+    assert last.split()[0] == "1e+30"
     assert last.endswith(results[1].error)
 
 

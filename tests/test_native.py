@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from pymlp import MLP, MLPConfig, TrainConfig, Trainer
+from pymlp import MLP, MLPConfig, TrainConfig, Trainer, stepper
 from pymlp.batches import Batches
-from pymlp.data import Dataset, Examples
+from pymlp.data import Dataset, Examples, Splits, Vocabulary
 from pymlp.engines import choose_engine, make_engine
 from pymlp.native import NativeEngine
 from pymlp.steps import Steps
@@ -80,7 +80,7 @@ def native(model, examples, batch_size, **settings):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("max_norm", [None, 0.05])
+@pytest.mark.parametrize("max_norm", [None, 0.05, 100.0])
 def test_every_step_is_torchs(shape, optimizer, max_norm):
     config, make_optimizer = OPTIMIZERS[optimizer]
     examples = examples_of(300, shape[0], shape[1])
@@ -200,6 +200,31 @@ def test_a_model_changed_under_it_is_refused():
         engine.run(make_steps(1, 4, 10))
 
 
+@pytest.mark.parametrize("engine", ["native", "autograd", "reference"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_parameter_frozen_or_thawed_under_it_is_refused(engine, frozen):
+    model = make_model(SHAPES[0])
+    model.hidden.bias.requires_grad_(not frozen)
+    trainer = make_engine(engine, model, examples_of(10, 27, 3), TrainConfig())
+    model.hidden.bias.requires_grad_(frozen)
+    with pytest.raises(RuntimeError, match=r"requires_grad of hidden.bias was changed after"):
+        trainer.run(make_steps(1, 4, 10))
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
+def test_clipping_by_a_norm_that_is_not_finite_is_torchs(spoilt):
+    shape = SHAPES[0]
+    examples, steps = examples_of(300, 27, 3), make_steps(1, 32, 300)
+    model, expected = make_model(shape), make_model(shape)
+    for m in (model, expected):
+        m.output.weight.data[0, 0] = spoilt
+    native(model, examples, 32, max_grad_norm=1.0).run(steps)
+    config = TrainConfig(max_grad_norm=1.0)
+    make_engine("reference", expected, examples, config).run(make_steps(1, 32, 300))
+    for found, parameter in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(found.isfinite(), parameter.isfinite())
+
+
 def test_indices_out_of_range_end_the_run_before_the_first_step():
     model = make_model(SHAPES[0])
     steps = make_steps(4, 2, 10)
@@ -235,11 +260,23 @@ def test_ids_out_of_range_end_the_run_before_the_step(spoil, message):
     )
 
 
-def test_hand_made_data_are_checked_before_the_first_step():
-    data = Dataset.from_lines(["ab", "ba", "aab", "bba"] * 5, block_size=2)
-    data.train.targets[5] = 9
+@pytest.mark.parametrize("split", ["train", "dev"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.targets[5].fill_(9), r"targets of {} must be .* 0 to 2, got 9 at \[5\]"),
+        (lambda x: x.tokens[4, 1].fill_(-1), r"tokens of {} must be .*, got -1 at \[4, 1\]"),
+        (lambda x: Examples(x.tokens[:, :1], x.targets), r"\(N, 2\) .* got \(\d+, 1\)"),
+        (lambda x: Examples(x.tokens[:0], x.targets[:0]), r"N of at least 1, got \(0, 2\)"),
+    ],
+)
+def test_hand_made_data_are_checked_before_the_first_step(split, change, message):
+    data = Dataset.from_lines(["ab", "ba", "aab", "bba"] * 10, block_size=2)
+    changed = change(getattr(data, split))
+    if isinstance(changed, Examples):
+        data.__dict__[split] = changed
     model = MLP(MLPConfig(len(data.vocabulary), block_size=2))
-    with pytest.raises(ValueError, match=r"targets of train must be .* 0 to 2, got 9 at \[5\]"):
+    with pytest.raises(ValueError, match=message.format(split)):
         Trainer(model, data)
 
 
@@ -286,9 +323,12 @@ def test_a_signal_ends_a_run_with_the_state_consistent(batch_size):
     assert all(torch.equal(v, engine.state_dict()[k]) for k, v in again.state_dict().items())
 
 
-def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c):
+def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c, monkeypatch):
+    # Calls of the engine so long that it is interrupted within one.
+    monkeypatch.setattr(stepper, "_UNINTERRUPTED_SECONDS", 10.0)
     data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
-    config = TrainConfig(steps=60_000, engine="native", eval_every=0, log_every=60_000)
+    steps = 100_000
+    config = TrainConfig(steps=steps, batch_size=1, engine="native", eval_every=0, log_every=steps)
 
     def trainer():
         torch.manual_seed(0)
@@ -299,7 +339,7 @@ def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c):
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         interrupted.fit()
-    assert 0 < interrupted.step < 60_000
+    assert 0 < interrupted.step < steps
     history = interrupted.fit()
     assert torch.equal(history.losses, expected.fit().losses)
 
@@ -392,15 +432,19 @@ def test_one_engine_runs_once_at_a_time():
 
 FORKED = """
 import os, torch
-from tests.test_native import SHAPES, examples_of, make_model, make_steps, native
-def losses():
-    steps = make_steps(50, 32, 300)
-    native(make_model(SHAPES[0]), examples_of(300, 27, 3), 32).run(steps)
-    return steps.losses
+from pymlp import MLP, MLPConfig, TrainConfig, Trainer
+from pymlp.data import Dataset, names
+data = Dataset.from_lines(names())
+def fit():
+    torch.manual_seed(0)
+    config = TrainConfig(steps=50, engine="native")
+    return Trainer(MLP(MLPConfig(len(data.vocabulary))), data, config).fit()
 torch.set_num_threads(2)
-before = losses()
+before = fit()
 if (child := os.fork()) == 0:
-    os._exit(0 if torch.equal(losses(), before) else 1)
+    torch.set_num_threads(1)  # PyTorch's own threads are lost
+    after = fit()
+    os._exit(0 if torch.equal(after.losses, before.losses) and after.evals == before.evals else 1)
 print(os.waitpid(child, 0)[1])
 """
 
@@ -408,12 +452,12 @@ print(os.waitpid(child, 0)[1])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_it_runs_in_a_forked_process():
     command = [sys.executable, "-W", "ignore", "-c", FORKED]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "0", run.stderr
 
 
 def test_batches_larger_than_the_data_and_a_dataset_of_one_line():
-    data = Dataset.from_lines(["a"] * 10, block_size=1)
+    data = Dataset(Splits(["a"], ["a"], []), Vocabulary.characters(["a"]), block_size=1)
     model = MLP(MLPConfig(len(data.vocabulary), block_size=1, n_embd=2, n_hidden=4))
     config = TrainConfig(steps=50, batch_size=1000, lr=1.0, engine="native")
     history = Trainer(model, data, config).fit()

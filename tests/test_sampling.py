@@ -55,17 +55,40 @@ def test_native_samples_do_not_depend_on_the_number_or_the_threads(set_num_threa
         assert sample(model, vocabulary, 5, seed=1) != few
 
 
+def philox(counter, key):
+    """Philox 4x32-10 of Salmon et al. (2011)."""
+    c, k = list(counter), list(key)
+    for _ in range(10):
+        p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [q >> 32 ^ c[1] ^ k[0], q & 0xFFFFFFFF, p >> 32 ^ c[3] ^ k[1], p & 0xFFFFFFFF]
+        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
+    return c
+
+
 def test_native_samples_are_drawn_as_the_numbers_say():
     """Line i: its tokens are where Philox's numbers for (seed, i, position) fall."""
     model, vocabulary = untrained()
-    model = model.double()
-    lines = sample(model, vocabulary, 300, temperature=0.7, top_k=5, max_length=8, seed=11)
-    for line in lines:
-        context = [0, 0, 0]
-        for token in vocabulary.encode(line):
-            logits = model(torch.tensor([context]))[0]
-            assert token in logits.topk(5).indices
+    model, seed, start = model.double(), 2**40 + 11, vocabulary.encode("an")
+    options = {"temperature": 0.7, "top_k": 5, "max_length": 8, "prefix": "an"}
+    lines = sample(model, vocabulary, 60, seed=seed, **options)
+    for number, line in enumerate(lines):
+        tokens = vocabulary.encode(line)
+        assert tokens[:2] == start
+        context = [0, *start]
+        for position, token in enumerate([*tokens, 0][:8][2:], 2):
+            logits = model(torch.tensor([context]))[0] / 0.7
+            probabilities = logits.where(logits >= logits.topk(5).values[-1], -math.inf).softmax(0)
+            first, second, *_ = philox([number, 0, position, 0], [seed % 2**32, seed >> 32])
+            u = ((first << 32 | second) >> 11) * 2.0**-53
+            assert token == int((probabilities.cumsum(0) <= u).sum())
             context = [*context[1:], token]
+
+
+def test_the_first_of_equals_are_kept():
+    model = bigram_model(torch.full((4, 4), 0.25))
+    lines = sample(model, VOCABULARY, 100, top_k=2, max_length=5)
+    assert set("".join(lines)) == {"a"}  # and the end
+    assert sample(model, VOCABULARY, 2, temperature=0) == ["", ""]
 
 
 @pytest.mark.parametrize("options", [{}, {"temperature": 0}, {"top_k": 2}])

@@ -14,6 +14,7 @@ from pymlp.callbacks import Callback
 from pymlp.config import ENGINES, OPTIMIZERS, TrainConfig
 from pymlp.data import Dataset, Examples, names
 from pymlp.evaluate import evaluate
+from pymlp.functional import mlp_cross_entropy
 from pymlp.model import MLP, MLPConfig, lecture_init
 from pymlp.stepper import DivergedError
 from pymlp.trainer import Trainer
@@ -134,16 +135,38 @@ def test_engines_follow_the_same_trajectory(engine, optimizer):
 def test_the_first_thousand_losses_of_the_engines_agree(dtype, lecture):
     """In float32 not from the lecture's own start, which is chaotic: see docs/performance.md."""
     data = Dataset.from_lines(names())
-    losses = []
+    losses, dev_losses = [], []
     for engine in ("reference", "autograd", "native"):
         torch.manual_seed(0)
         model = MLP(MLPConfig(len(data.vocabulary))).to(dtype)
         if lecture:
             lecture_init(model)
         config = TrainConfig(steps=1000, schedule="constant", engine=engine, eval_every=0)
-        losses.append(Trainer(model, data, config).fit().losses)
+        history = Trainer(model, data, config).fit()
+        losses.append(history.losses)
+        dev_losses.append(history.evals[-1].dev)
     torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(losses[2], losses[0], rtol=0, atol=1e-4)
+    assert dev_losses[1:] == pytest.approx(dev_losses[:1] * 2, abs=1e-4)
+
+
+def test_each_loss_from_the_lectures_own_start_is_the_references():
+    """In float32 two trajectories part; at the parameters of one, the losses of both are equal."""
+    data = Dataset.from_lines(names()).train
+    model = reference.MLP(MLPConfig(27))
+    lecture_init(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses, fused = [], []
+    for rows in Batches(len(data), 32, seed=7).take(256):
+        batch = data.tokens[rows], data.targets[rows]
+        loss = model.loss(*batch)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        fused.append(mlp_cross_entropy(*batch, *model.parameters()).item())
+        optimizer.step()
+    assert losses[0] > 20  # where saturated units and confident mistakes amplify rounding
+    torch.testing.assert_close(torch.tensor(fused), torch.tensor(losses), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -225,6 +248,14 @@ def test_evaluate_is_exact():
         assert evaluate(model, DATA.dev, batch_size) == pytest.approx(expected, rel=1e-6)
 
 
+def test_evaluate_gives_the_same_bits_on_any_number_of_threads(set_num_threads):
+    model, found = make_model(), set()
+    for threads in (1, 2, 3):
+        set_num_threads(threads)
+        found.add(evaluate(model, Dataset.from_lines(names()).train))
+    assert len(found) == 1
+
+
 def test_evaluate_errors():
     none = Examples(DATA.dev.tokens[:0], DATA.dev.targets[:0])
     with pytest.raises(ValueError, match="no examples"):
@@ -298,6 +329,35 @@ def test_a_callback_may_stop_the_training():
     trainer, history = train(callbacks=[Patience()], eval_every=10)
     assert trainer.step == len(history.losses) == 20
     assert len(trainer.fit().losses) == 20 + 20
+
+
+class Interrupt(Callback):
+    """Ctrl-C at each of the given steps, once, just before what follows the log."""
+
+    def __init__(self, *steps):
+        self.steps = list(steps)
+
+    def on_log(self, trainer, loss):
+        if trainer.step in self.steps:
+            self.steps.remove(trainer.step)
+            raise KeyboardInterrupt
+
+
+def test_what_an_interruption_came_before_is_made_up_for(tmp_path):
+    settings = {"log_every": 10, "eval_every": 20, "checkpoint_every": 20}
+    config = TrainConfig(steps=40, batch_size=4, engine="reference", **settings)
+    found = []
+    for steps in ((), (20, 40)):
+        path = tmp_path / str(len(steps))
+        trainer = Trainer(make_model(), DATA, config, [Interrupt(*steps)])
+        trainer.save(path)
+        for step in steps:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit()
+            assert (trainer.step, len(trainer.history.evals)) == (step, step // 20 - 1)
+        trainer.fit()
+        found.append({file.name: file.read_bytes() for file in path.iterdir()})
+    assert found[0] == found[1]
 
 
 # --- what goes wrong ------------------------------------------------------------------------------

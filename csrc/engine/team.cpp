@@ -23,14 +23,24 @@ inline void pause() {
 #endif
 }
 
-// Waits for `ready`, first spinning, then letting other threads run; gives up after `yields`.
+// Spins until `ready`, at most so often.
 template <class Ready>
-bool wait_until(const Ready& ready, int64_t yields) {
-  constexpr int spins = 2000;
+bool spin_until(const Ready& ready, int spins) {
   for (int i = 0; i < spins; ++i) {
     if (ready()) return true;
     pause();
   }
+  return false;
+}
+
+// How often a thread spins before it takes others for late, and before it lets others run: about
+// one and some twenty microseconds.
+constexpr int late = 100, patient = 2000;
+
+// Waits for `ready`, first spinning, then letting other threads run; gives up after `yields`.
+template <class Ready>
+bool wait_until(const Ready& ready, int64_t yields) {
+  if (spin_until(ready, patient)) return true;
   for (int64_t i = 0; i < yields; ++i) {
     if (ready()) return true;
     std::this_thread::yield();
@@ -63,7 +73,7 @@ Team::~Team() {
 
 void Team::run(const Phase& phase, RangeBody body) const {
   if (phase.total <= 0) return;
-  check_in(phase);
+  if (phase.may_stop) check_in(phase);
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = profile_ ? Clock::now() : Clock::time_point();
   const bool together = threads_ > 1 && phase.total > 1 && phase.total * phase.cost > alone_work;
@@ -82,35 +92,41 @@ void Team::check_in(const Phase& phase) const {
   if (before_phase_) before_phase_();
 }
 
-void Team::run_together(int64_t total, RangeBody body) const {
-  job_ = {total, &body};
-  pending_.store(threads_, std::memory_order_relaxed);
-  const uint64_t job = current_.load(std::memory_order_relaxed) + 1;
-  current_.store(job, std::memory_order_seq_cst);
+void Team::run_together(int64_t total, const RangeBody& body) const {
+  job_.total = total;
+  job_.body = body;
+  pending_.store(threads_ - 1, std::memory_order_relaxed);
+  const uint64_t job = job_.number.load(std::memory_order_relaxed) + 1;
+  job_.number.store(job, std::memory_order_seq_cst);
   wake_sleepers();
-  for (int slot = 0; slot < threads_; ++slot) claim_and_run(slot, job);
-  while (pending_.load(std::memory_order_acquire) != 0) {
-    wait_until([this] { return pending_.load(std::memory_order_acquire) == 0; }, 1);
-  }
+  run_range(0);
+  const auto done = [this] { return pending_.load(std::memory_order_acquire) == 0; };
+  // Asking after the others' ranges takes their cache lines: only if they are late.
+  if (spin_until(done, late)) return;
+  for (int slot = 1; slot < threads_; ++slot) claim_and_run(slot, job);
+  while (!done()) wait_until(done, 1);
+}
+
+void Team::run_range(int slot) const {
+  const int64_t begin = job_.total * slot / threads_;
+  const int64_t end = job_.total * (slot + 1) / threads_;
+  if (begin < end) job_.body(begin, end);
 }
 
 // Whoever claims a range runs it. While a range of a job is claimed and not done the job stays, so
 // that job_ is read only after the claim.
-bool Team::claim_and_run(int slot, uint64_t job) const {
+void Team::claim_and_run(int slot, uint64_t job) const {
   uint64_t expected = job - 1;
   std::atomic<uint64_t>& claimed = slots_[static_cast<size_t>(slot)].claimed;
-  if (!claimed.compare_exchange_strong(expected, job, std::memory_order_acq_rel)) return false;
-  const int64_t begin = job_.total * slot / threads_;
-  const int64_t end = job_.total * (slot + 1) / threads_;
-  if (begin < end) (*job_.body)(begin, end);
+  if (!claimed.compare_exchange_strong(expected, job, std::memory_order_acq_rel)) return;
+  run_range(slot);
   pending_.fetch_sub(1, std::memory_order_release);
-  return true;
 }
 
 void Team::work(int slot) {
   uint64_t done = 0;
   while (wait_for_job(done)) {
-    done = current_.load(std::memory_order_acquire);
+    done = job_.number.load(std::memory_order_acquire);
     claim_and_run(slot, done);
   }
 }
@@ -118,7 +134,7 @@ void Team::work(int slot) {
 // False when the team is leaving.
 bool Team::wait_for_job(uint64_t done) {
   const auto has_job = [&] {
-    return current_.load(std::memory_order_seq_cst) != done || leaving_.load();
+    return job_.number.load(std::memory_order_seq_cst) != done || leaving_.load();
   };
   if (!wait_until(has_job, 50)) {
     std::unique_lock<std::mutex> lock(mutex_);

@@ -22,7 +22,8 @@ namespace pymlp {
 class Team final : public Parallel {
  public:
   // threads: how many compute, the calling one included. before_phase: called by the calling thread
-  // between phases, every few hundred microseconds of work; may throw to abandon the kernel.
+  // before phases that may stop, every few hundred microseconds of work; may throw to abandon the
+  // kernel.
   // profile: gets the time of each phase; may be null.
   explicit Team(int threads, std::function<void()> before_phase = nullptr,
                 Profile* profile = nullptr);
@@ -38,15 +39,19 @@ class Team final : public Parallel {
     std::atomic<uint64_t> claimed{0};
   };
 
-  // What all threads work on. Written only while nobody holds a range, read by those who do.
-  struct Job {
+  // What all threads work on, in one cache line: who sees the number has all of it. The rest is
+  // written only while nobody holds a range, and read by those who do.
+  struct alignas(64) Job {
+    std::atomic<uint64_t> number{0};
     int64_t total = 0;
-    const RangeBody* body = nullptr;
+    RangeBody body;
   };
+  static_assert(sizeof(Job) == 64);
 
   void check_in(const Phase& phase) const;
-  void run_together(int64_t total, RangeBody body) const;
-  bool claim_and_run(int slot, uint64_t job) const;
+  void run_together(int64_t total, const RangeBody& body) const;
+  void run_range(int slot) const;
+  void claim_and_run(int slot, uint64_t job) const;
   void work(int slot);
   bool wait_for_job(uint64_t done);
   void wake_sleepers() const;
@@ -58,8 +63,7 @@ class Team final : public Parallel {
 
   mutable Job job_;
   mutable std::unique_ptr<Slot[]> slots_;
-  alignas(64) mutable std::atomic<uint64_t> current_{0};  // number of the job to work on
-  alignas(64) mutable std::atomic<int> pending_{0};       // ranges of it that are not done
+  alignas(64) mutable std::atomic<int> pending_{0};  // ranges of the job that are not done
   alignas(64) mutable std::atomic<int> sleepers_{0};
   std::atomic<bool> leaving_{false};
   mutable std::mutex mutex_;

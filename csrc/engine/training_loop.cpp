@@ -5,6 +5,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "kernels/dispatch.h"
 
@@ -14,29 +15,6 @@ namespace {
 
 // The gradient's squares are summed in blocks, so that the sum's order depends on no thread.
 constexpr int64_t block = 4096;
-
-template <class A>
-MlpCrossEntropy<A> problem_of(const ModelSizes& sizes, const Trained<A>* parameters, int64_t N,
-                              const int32_t* tokens, const int32_t* targets) {
-  const auto [V, T, E, H] = sizes;
-  MlpCrossEntropy<A> p{};
-  p.hidden = {N,
-              T,
-              V,
-              E,
-              H,
-              {tokens, false},
-              parameters[0].parameter,
-              parameters[1].parameter,
-              parameters[2].parameter};
-  p.output.N = N;
-  p.output.H = H;
-  p.output.V = V;
-  p.output.weight = parameters[3].parameter;
-  p.output.bias = parameters[4].parameter;
-  p.output.target = {targets, false};
-  return p;
-}
 
 void check_indices(const Steps& steps, int64_t N) {
   const int64_t* const end = steps.indices + steps.count * steps.batch_size;
@@ -64,6 +42,42 @@ void check_indices(const Steps& steps, int64_t N) {
 
 }  // namespace
 
+// The output weight and its optimizer's state as long as steps are carried out: in the blocks of
+// the kernels, and afterwards, whatever ended the steps, back in the caller's arrays.
+template <class A>
+class TrainingLoop<A>::OutputWeightInBlocks {
+ public:
+  OutputWeightInBlocks(const TrainingLoop& loop, const Trained<A>& trained)
+      : loop_(loop),
+        dense_{trained.parameter, trained.first, trained.second},
+        frozen_(trained.frozen) {
+    for_arrays([&](const auto& kernels, A* dense, A* blocks) {
+      kernels.to_blocks(loop.batch_size_, loop.sizes_.V, loop.sizes_.H, dense, blocks);
+    });
+  }
+  ~OutputWeightInBlocks() {
+    if (frozen_) return;
+    for_arrays([&](const auto& kernels, A* dense, A* blocks) {
+      kernels.from_blocks(loop_.batch_size_, loop_.sizes_.V, loop_.sizes_.H, blocks, dense);
+    });
+  }
+  OutputWeightInBlocks(const OutputWeightInBlocks&) = delete;
+  OutputWeightInBlocks& operator=(const OutputWeightInBlocks&) = delete;
+
+ private:
+  template <class Body>
+  void for_arrays(const Body& body) const {
+    for (int i = 0; i < 3; ++i) {
+      A* const blocks = loop_.output_weight_[i];
+      if (blocks && dense_[i]) body(active_kernels().of<A>(), dense_[i], blocks);
+    }
+  }
+
+  const TrainingLoop& loop_;
+  A* const dense_[3];
+  const bool frozen_;
+};
+
 template <class A>
 TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer,
                               const TrainingData& data, int64_t batch_size)
@@ -71,21 +85,27 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
       optimizer_(optimizer),
       data_(data),
       batch_size_(batch_size),
-      parameter_sizes_(sizes.parameter_sizes()),
+      gradient_sizes_(sizes.parameter_sizes()),
       tokens_(static_cast<size_t>(batch_size * sizes.T)),
       targets_(static_cast<size_t>(batch_size)) {
-  int64_t total = 0;
-  for (int64_t size : parameter_sizes_) total += size;
-  gradient_.resize(static_cast<size_t>(total));
-  A* at = gradient_.data();
-  for (int i = 0; i < n_parameters; ++i) {
-    gradients_[i] = at;
-    at += parameter_sizes_[i];
-  }
-  const Trained<A> none[n_parameters];
-  const MlpCrossEntropy<A> problem = problem_of<A>(sizes_, none, batch_size_, nullptr, nullptr);
   const Kernels<A>& kernels = active_kernels().of<A>();
-  workspace_.reserve(kernels.mlp_cross_entropy_workspace(problem, true));
+  const int64_t in_blocks = kernels.in_blocks_size(batch_size, sizes.V, sizes.H);
+  gradient_sizes_[3] = in_blocks;
+  // Each array begins a cache line of its own.
+  constexpr int64_t line = 64 / sizeof(A);
+  const auto padded = [](int64_t size) { return (size + line - 1) / line * line; };
+  const int states = optimizer.rule.adamw ? 2 : optimizer.rule.momentum != 0 ? 1 : 0;
+  int64_t total = (1 + states) * padded(in_blocks);
+  for (int64_t size : gradient_sizes_) total += padded(size);
+  memory_.reserve(static_cast<size_t>(total) * sizeof(A));
+  A* at = static_cast<A*>(memory_.get());
+  const auto take = [&](int64_t size) { return std::exchange(at, at + padded(size)); };
+  for (int i = 0; i < n_parameters; ++i) gradients_[i] = take(gradient_sizes_[i]);
+  for (int i = 0; i < 3; ++i) output_weight_[i] = i <= states ? take(in_blocks) : nullptr;
+  const int64_t largest = *std::max_element(gradient_sizes_.begin(), gradient_sizes_.end());
+  squares_.resize(static_cast<size_t>((largest + block - 1) / block));
+  workspace_.reserve(
+      kernels.mlp_steps_workspace(step_of(std::array<Trained<A>, n_parameters>{}.data())));
 }
 
 template <class A>
@@ -93,14 +113,12 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
                           const Parallel& parallel, int64_t& done) {
   check_indices(steps, data_.N);
   const Kernels<A>& kernels = active_kernels().of<A>();
-  const MlpCrossEntropy<A> problem =
-      problem_of<A>(sizes_, parameters, batch_size_, tokens_.data(), targets_.data());
+  const OutputWeightInBlocks in_blocks(*this, parameters[3]);
+  MlpStep<A> step = step_of(parameters);
   A loss = 0, factor = 1;
-  const MlpCrossEntropyGradients<A> gradients{{gradients_[0], gradients_[1], gradients_[2]},
-                                              {nullptr, gradients_[3], gradients_[4]},
-                                              &factor};
-  MlpUpdate<A> update = update_of(parameters);
+  step.gradients.factor = &factor;
   const bool wants_norm = steps.grad_norms || optimizer_.max_grad_norm > 0;
+  if (!wants_norm) kernels.mlp_steps(step, workspace_.get());
   for (int64_t k = 0; k < steps.count; ++k) {
     const int64_t* indices = steps.indices + k * batch_size_;
     std::atomic<bool> in_range{true};
@@ -108,21 +126,30 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
       if (!gather(indices, begin, end)) in_range = false;
     });
     if (!in_range) throw_bad_id(data_, sizes_, indices, batch_size_);
-    kernels.mlp_cross_entropy(problem, &loss, &gradients, workspace_.get(), parallel);
-    double scale = factor;
+    step.update.step.lr = steps.rates[k];
+    step.update.step.step = steps.done_before + k + 1;
     if (wants_norm) {
-      const double norm = grad_norm(parameters, parallel) * scale;
-      if (steps.grad_norms) steps.grad_norms[k] = norm;
-      if (optimizer_.max_grad_norm > 0) {
-        scale *= std::min(1.0, optimizer_.max_grad_norm / (norm + 1e-6));
-      }
+      kernels.mlp_cross_entropy(step.loss, &loss, &step.gradients, workspace_.get(), parallel);
+      step.update.step.factor = factor;
+      clip(parameters, parallel, step.update, steps.grad_norms ? steps.grad_norms + k : nullptr);
+      kernels.mlp_update(step.update, parallel);
+    } else {
+      kernels.mlp_step(workspace_.get(), step.update.step, &loss, parallel);
     }
-    update.step.lr = steps.rates[k];
-    update.step.step = steps.done_before + k + 1;
-    update.step.factor = scale;
-    kernels.mlp_update(update, parallel);
     steps.losses[k] = loss;
     ++done;
+  }
+}
+
+// Scales the update down to the norm allowed; writes the norm before that, unless null.
+template <class A>
+void TrainingLoop<A>::clip(const Trained<A>* parameters, const Parallel& parallel,
+                           MlpUpdate<A>& update, double* norm) {
+  const double before = grad_norm(parameters, parallel) * update.step.factor;
+  if (norm) *norm = before;
+  if (optimizer_.max_grad_norm > 0) {
+    update.step.factor *=
+        std::min(optimizer_.max_grad_norm / (before + 1e-6), 1.0);  // nan stays nan
   }
 }
 
@@ -155,8 +182,7 @@ double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& 
   double sum = 0;
   for (int i = 0; i < n_parameters; ++i) {
     if (parameters[i].frozen) continue;
-    const int64_t size = parameter_sizes_[i], blocks = (size + block - 1) / block;
-    squares_.resize(std::max(squares_.size(), static_cast<size_t>(blocks)));
+    const int64_t size = gradient_sizes_[i], blocks = (size + block - 1) / block;
     parallel.run({"norm", blocks, block}, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         const int64_t count = std::min(block, size - b * block);
@@ -169,13 +195,30 @@ double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& 
 }
 
 template <class A>
-MlpUpdate<A> TrainingLoop<A>::update_of(const Trained<A>* parameters) const {
-  MlpUpdate<A> update{};
-  update.N = batch_size_;
-  update.T = sizes_.T;
-  update.V = sizes_.V;
-  update.E = sizes_.E;
-  update.H = sizes_.H;
+MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
+  const auto [V, T, E, H] = sizes_;
+  const int64_t N = batch_size_;
+  MlpStep<A> step{};
+  step.loss.hidden = {N,
+                      T,
+                      V,
+                      E,
+                      H,
+                      {tokens_.data(), false},
+                      parameters[0].parameter,
+                      parameters[1].parameter,
+                      parameters[2].parameter};
+  step.loss.output.N = N;
+  step.loss.output.H = H;
+  step.loss.output.V = V;
+  step.loss.output.weight = output_weight_[0];
+  step.loss.output.bias = parameters[4].parameter;
+  step.loss.output.target = {targets_.data(), false};
+  step.loss.output_weight_in_blocks = true;
+  step.gradients.hidden = {gradients_[0], gradients_[1], gradients_[2]};
+  step.gradients.output = {nullptr, gradients_[3], gradients_[4]};
+  MlpUpdate<A>& update = step.update;
+  update = {N, T, V, E, H, {}, {}, {}, {}, {}, optimizer_.rule, true};
   UpdatedParameter<A>* const updated[n_parameters] = {&update.embedding, &update.hidden_weight,
                                                       &update.hidden_bias, &update.output_weight,
                                                       &update.output_bias};
@@ -183,8 +226,10 @@ MlpUpdate<A> TrainingLoop<A>::update_of(const Trained<A>* parameters) const {
     const Trained<A>& p = parameters[i];
     *updated[i] = {gradients_[i], p.frozen ? nullptr : p.parameter, p.first, p.second};
   }
-  update.step = optimizer_.rule;
-  return update;
+  if (update.output_weight.parameter) {
+    update.output_weight = {gradients_[3], output_weight_[0], output_weight_[1], output_weight_[2]};
+  }
+  return step;
 }
 
 template class TrainingLoop<float>;

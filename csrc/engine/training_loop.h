@@ -56,18 +56,23 @@ class TrainingLoop {
            int64_t& done);
 
  private:
+  class OutputWeightInBlocks;
+
   bool gather(const int64_t* indices, int64_t begin, int64_t end);
+  void clip(const Trained<A>* parameters, const Parallel& parallel, MlpUpdate<A>& update,
+            double* norm);
   double grad_norm(const Trained<A>* parameters, const Parallel& parallel);
-  MlpUpdate<A> update_of(const Trained<A>* parameters) const;
+  MlpStep<A> step_of(const Trained<A>* parameters) const;
 
   ModelSizes sizes_;
   Optimizer optimizer_;
   TrainingData data_;
   int64_t batch_size_;
-  std::array<int64_t, n_parameters> parameter_sizes_;
+  std::array<int64_t, n_parameters> gradient_sizes_;
   std::vector<int32_t> tokens_, targets_;  // (B, T), (B): the batch
-  std::vector<A> gradient_;                // of all parameters, one after the other
+  Scratch memory_;
   A* gradients_[n_parameters];
+  A* output_weight_[3];  // in blocks: the parameter, its first and second state
   Scratch workspace_;
   std::vector<double> squares_;  // sums of blocks of the gradient
 };

@@ -116,6 +116,7 @@ template <class S>
 struct MlpCrossEntropy {
   EmbedLinearTanh<S> hidden;
   LinearCrossEntropy<S> output;
+  bool output_weight_in_blocks = false;  // output.weight and its gradient: see Kernels::to_blocks
 };
 
 template <class S>
@@ -158,6 +159,15 @@ struct MlpUpdate {
   int64_t N, T, V, E, H;
   UpdatedParameter<A> embedding, hidden_weight, hidden_bias, output_weight, output_bias;
   OptimizerStep step;
+  bool output_weight_in_blocks = false;  // all arrays of output_weight: see Kernels::to_blocks
+};
+
+// Steps of training: the gradients of the loss, then the update. update.step is not used.
+template <class A>
+struct MlpStep {
+  MlpCrossEntropy<A> loss;
+  MlpCrossEntropyGradients<A> gradients;  // scratch for the caller: they may lack a factor
+  MlpUpdate<A> update;                    // of loss's parameters by those gradients
 };
 
 // The kernels of one storage type on one kind of device. Executor: whose work it is, Parallel for
@@ -212,6 +222,21 @@ struct Operators {
 template <class S>
 struct Kernels : Operators<S, Parallel> {
   using A = Accumulate<S>;
+
+  // Steps of one problem. mlp_steps makes what they have in common, in the workspace, as long as
+  // the problem stays where it is; mlp_step is one of them, by a rule whose factor is not used.
+  // loss: (1), before the update. Abandoned by `Parallel`, a step leaves all parameters as they
+  // were.
+  size_t (*mlp_steps_workspace)(const MlpStep<A>&);
+  void (*mlp_steps)(const MlpStep<A>&, void* workspace);
+  void (*mlp_step)(void* workspace, const OptimizerStep&, A* loss, const Parallel&);
+
+  // A matrix (rows, H) in the blocks of columns that the kernels of a problem of N examples divide
+  // among threads: each block's columns by themselves, so that two threads never write to the same
+  // cache line. in_blocks_size: its elements, padding included.
+  int64_t (*in_blocks_size)(int64_t N, int64_t rows, int64_t H);
+  void (*to_blocks)(int64_t N, int64_t rows, int64_t H, const A* dense, A* blocks);
+  void (*from_blocks)(int64_t N, int64_t rows, int64_t H, const A* blocks, A* dense);
 
   // out[i] = exp(in[i]), tanh(in[i]); error bounds are stated in cpu/math-inl.h.
   void (*exp)(int64_t n, const A* in, A* out);

@@ -7,25 +7,46 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 namespace pymlp {
 
-// A reference to a callable body(begin, end); it must outlive the call it is passed to.
+// A callable body(begin, end). A small one is copied, so that another core finds all of it where it
+// finds this; of a large one this is a reference, so it must outlive the call it is passed to.
 class RangeBody {
  public:
+  RangeBody() = default;
+
   template <class Body>
   RangeBody(const Body& body)  // NOLINT: implicit, so that a lambda can be passed
-      : body_(&body), call_([](const void* b, int64_t begin, int64_t end) {
-          (*static_cast<const Body*>(b))(begin, end);
-        }) {}
+      : call_([](const RangeBody& self, int64_t begin, int64_t end) {
+          if constexpr (sizeof(Body) <= room) {
+            (*reinterpret_cast<const Body*>(self.captured_))(begin, end);
+          } else {
+            const Body* reference;
+            std::memcpy(&reference, self.captured_, sizeof(reference));
+            (*reference)(begin, end);
+          }
+        }) {
+    static_assert(std::is_trivially_copyable<Body>::value, "capture pointers and numbers");
+    if constexpr (sizeof(Body) <= room) {
+      std::memcpy(captured_, &body, sizeof(body));
+    } else {
+      const Body* const reference = &body;
+      std::memcpy(captured_, &reference, sizeof(reference));
+    }
+  }
 
   __attribute__((always_inline)) void operator()(int64_t begin, int64_t end) const {
-    call_(body_, begin, end);
+    call_(*this, begin, end);
   }
 
  private:
-  const void* body_;
-  void (*call_)(const void*, int64_t, int64_t);
+  static constexpr size_t room = 40;
+
+  void (*call_)(const RangeBody&, int64_t, int64_t) = nullptr;
+  alignas(8) char captured_[room];
 };
 
 // One phase of a kernel: `total` items, each about `cost` multiply-adds of work.
@@ -33,11 +54,12 @@ struct Phase {
   const char* name;
   int64_t total;
   int64_t cost;
+  bool may_stop = true;  // false: the kernel has gone too far to be abandoned here
 };
 
 // Covers [0, phase.total) with disjoint ranges, calls the body once for each, in any order and from
-// any thread, and returns when all are done. Bodies don't throw; `run` may, before it calls any, to
-// abandon the kernel: kernels own nothing that would be lost.
+// any thread, and returns when all are done. Bodies don't throw; `run` may, before it calls any and
+// if the phase may stop, to abandon the kernel: kernels own nothing that would be lost.
 class Parallel {
  public:
   virtual void run(const Phase& phase, RangeBody body) const = 0;

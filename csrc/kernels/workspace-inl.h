@@ -26,6 +26,16 @@ inline Kernel make(void* memory, const Arguments&... arguments) {
   return Kernel(workspace, arguments...);
 }
 
+// The same for many runs: the kernel itself lies at the beginning of the memory.
+template <class Kernel>
+constexpr size_t kept_bytes = (sizeof(Kernel) + 63) / 64 * 64;
+
+template <class Kernel, class... Arguments>
+inline void keep(void* memory, const Arguments&... arguments) {
+  Workspace workspace(static_cast<char*>(memory) + kept_bytes<Kernel>);
+  new (memory) Kernel(workspace, arguments...);
+}
+
 template <class Kernel, class... Arguments>
 inline size_t measure(const Arguments&... arguments) {
   Workspace workspace(nullptr);

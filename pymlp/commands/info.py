@@ -16,11 +16,20 @@ from pymlp._library import CUDA_ARCHITECTURES
 from pymlp.commands.common import json_option, print_json
 from pymlp.data import Dataset, Overlap, names
 
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+def _check_file(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and value != sources.BUNDLED:
+        _FILE.convert(value, parameter, ctx)  # or exit code 2
+    return value
+
 
 @click.command(epilog="Example: pymlp info --data names.txt")
 @click.option(
     "--data",
     "source",
+    callback=_check_file,
     is_flag=False,
     flag_value=sources.BUNDLED,
     metavar="[FILE]",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -43,24 +44,28 @@ class Reporter(Callback):
 
 
 class Lines(Reporter):
-    """Plain lines: every evaluation, and the loss now and then."""
+    """Plain lines: every evaluation, and now and then the mean loss since the last such line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._since: tuple[float, int] | None = None
+        self._start: float | None = None
+        self._losses: list[Tensor] = []
 
     def on_steps(self, trainer: Trainer, losses: Tensor) -> None:
-        if self._since is None:
-            self._since = time.monotonic(), trainer.step - len(losses)
-
-    def on_log(self, trainer: Trainer, loss: float) -> None:
-        assert self._since is not None
-        then, step = self._since
-        elapsed = time.monotonic() - then
+        now = time.monotonic()
+        if self._start is None:  # how long the first steps took is not known
+            self._start = now
+            return
+        self._losses.append(losses)
+        elapsed = now - self._start
         if elapsed >= _QUIET_SECONDS:
-            pace = (trainer.step - step) / elapsed
-            self._print(f"step {trainer.step:>8,}  loss {loss:.4f}  {pace:,.0f} steps/s")
-            self._since = time.monotonic(), trainer.step
+            window = torch.cat(self._losses)
+            pace = len(window) / elapsed
+            loss = window.mean().item()
+            self._print(
+                f"step {trainer.step:>8,}  loss {loss:.4f}  {pace:,.{pace < 10:d}f} steps/s"
+            )
+            self._start, self._losses = now, []
 
     def on_eval(self, trainer: Trainer, evaluation: Evaluation) -> None:
         self._print(evaluation_line(evaluation))
@@ -113,7 +118,12 @@ class Bar(Reporter):
 class _Pace(ProgressColumn):
     def render(self, task: Task) -> Text:
         pace = task.finished_speed or task.speed
-        return Text("" if pace is None else f"{pace:,.0f} steps/s")
+        return Text("" if pace is None else _pace(pace))
+
+
+def _pace(steps_per_second: float) -> str:
+    digits = 1 if steps_per_second < 10 else 0
+    return f"{steps_per_second:,.{digits}f} steps/s"
 
 
 def reporter() -> Reporter:

@@ -22,6 +22,7 @@ MODEL_OPTIONS: dict[str, tuple[Any, str]] = {
     "n_embd": (_POSITIVE, "Width of an embedding row."),
     "n_hidden": (_POSITIVE, "Hidden units."),
 }
+# The type is None for a flag.
 TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     "steps": (_POSITIVE, "Parameter updates; with --resume, train up to this step instead."),
     "batch_size": (_POSITIVE, "Examples in a step."),
@@ -42,6 +43,7 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
         click.FloatRange(min=0.0, min_open=True),
         "Scale larger gradients down to this norm.  [default: never]",
     ),
+    "log_grad_norm": (None, "Also write the mean norm of the gradients to metrics.jsonl."),
     "engine": (
         click.Choice(ENGINES),
         "The whole loop in C++, fused operators under PyTorch autograd, or plain PyTorch to "
@@ -57,13 +59,22 @@ def configuration_options(command: F) -> F:
     """Add all of them to ``command``; each parameter is None where the option is not given."""
     for name, (kind, text) in reversed((MODEL_OPTIONS | TRAIN_OPTIONS).items()):
         flag = "--" + name.replace("_", "-")
+        if kind is None:
+            command = click.option(flag, is_flag=True, default=None, help=text)(command)
+            continue
         if "[default" not in text:
             text = f"{text}  [default: {_default(name)}]"
         command = click.option(flag, type=kind, help=text)(command)
     return command
 
 
-def _default(name: str) -> Any:
-    if any(name in preset.model or name in preset.train for preset in PRESETS.values()):
-        return "the preset's"
-    return next(field.default for field in fields(TrainConfig) if field.name == name)
+def _default(name: str) -> str:
+    """The value without the option; where presets differ, that of each."""
+    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    of_presets = {
+        preset: str((defaults | dict(settings.model) | dict(settings.train))[name])
+        for preset, settings in PRESETS.items()
+    }
+    if len(set(of_presets.values())) == 1:
+        return of_presets.popitem()[1]
+    return ", ".join(f"{value} for {preset}" for preset, value in of_presets.items())

@@ -22,15 +22,21 @@ using pymlp::TrainingLoop;
 
 namespace {
 
-constexpr int64_t V = 7, T = 2, E = 3, H = 100, N = 40, B = 9, K = 6;
+constexpr int64_t V = 7, T = 2, H = 100, N = 40, B = 9, K = 6;
+
+// With few numbers an embedding, parameters are updated while other columns' gradients are
+// computed; with many, at the end of the step.
+constexpr int64_t few = 3, many = 60;
 
 struct Run {
+  int64_t E;
   std::vector<int64_t> tokens, targets, indices;
   std::vector<std::vector<float>> parameters;
-  std::vector<double> rates, losses;
+  std::vector<double> rates, losses, grad_norms;
   int64_t done = 0;
 
-  Run() : tokens(N * T), targets(N), indices(K * B), rates(K, 0.5), losses(K) {
+  explicit Run(int64_t E = few)
+      : E(E), tokens(N * T), targets(N), indices(K * B), rates(K, 0.5), losses(K) {
     uint32_t state = 1;
     const auto next = [&state] { return (state = state * 1664525u + 1013904223u) >> 16; };
     for (int64_t& id : tokens) id = next() % V;
@@ -43,19 +49,34 @@ struct Run {
     }
   }
 
-  void train(const pymlp::Parallel& parallel) {
+  void train(const pymlp::Parallel& parallel, int64_t count = K) {
     const TrainingData data{N, tokens.data(), targets.data()};
     TrainingLoop<float> loop({V, T, E, H}, {}, data, B);
     Trained<float> trained[pymlp::n_parameters];
     for (size_t i = 0; i < parameters.size(); ++i) trained[i].parameter = parameters[i].data();
     Steps steps;
-    steps.count = K;
+    steps.count = count;
     steps.batch_size = B;
     steps.indices = indices.data();
     steps.rates = rates.data();
     steps.losses = losses.data();
+    if (!grad_norms.empty()) steps.grad_norms = grad_norms.data();
     loop.run(trained, steps, parallel, done);
   }
+};
+
+// Abandons the kernel at the phase of a given number, counting those that may stop.
+class Abandoning final : public pymlp::Parallel {
+ public:
+  explicit Abandoning(int phases) : left_(phases) {}
+
+  void run(const Phase& phase, pymlp::RangeBody body) const override {
+    if (phase.may_stop && left_-- == 0) throw std::runtime_error("abandoned");
+    if (phase.total > 0) body(0, phase.total);
+  }
+
+ private:
+  mutable int left_;
 };
 
 std::string message_of(Run& run) {
@@ -85,15 +106,24 @@ TEST(team_runs_every_item_once) {
   }
 }
 
-TEST(team_wakes_threads_that_sleep) {
-  const Team team(3);
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    std::atomic<int64_t> sum{0};
-    team.run({"sum", 300, 1 << 20}, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) sum += i;
+TEST(team_wakes_threads_that_sleep_and_waits_for_them) {
+  using std::chrono::milliseconds;
+  const Team team(2);
+  const auto caller = std::this_thread::get_id();
+  for (int repeat = 0; repeat < 3; ++repeat) {
+    std::this_thread::sleep_for(milliseconds(20));
+    std::atomic<bool> begun{false}, ended{false};
+    team.run({"slow", 2, 1 << 20}, [&](int64_t, int64_t) {
+      if (std::this_thread::get_id() == caller) {  // leaves the other range to the other thread
+        for (int i = 0; i < 10000 && !begun; ++i) std::this_thread::sleep_for(milliseconds(1));
+      } else {
+        begun = true;
+        std::this_thread::sleep_for(milliseconds(20));
+        ended = true;
+      }
     });
-    CHECK_EQ(sum.load(), 300 * 299 / 2);
+    CHECK(begun);
+    CHECK(ended);
   }
 }
 
@@ -126,6 +156,38 @@ TEST(training_gives_the_same_bits_on_any_number_of_threads) {
   }
 }
 
+TEST(a_step_that_is_abandoned_changes_nothing) {
+  for (int64_t E : {few, many}) {
+    int64_t done = 0;
+    for (int phases = 0; done < K; ++phases) {
+      Run run(E), expected(E);
+      bool abandoned = false;
+      try {
+        run.train(Abandoning(phases));
+      } catch (const std::runtime_error&) {
+        abandoned = true;
+      }
+      CHECK_EQ(abandoned, run.done < K);
+      CHECK(run.done == done || run.done == done + 1);
+      done = run.done;
+      expected.train(pymlp::Serial(), done);
+      CHECK(run.parameters == expected.parameters);
+    }
+  }
+}
+
+TEST(training_gives_the_same_bits_with_the_update_after_all_gradients) {
+  for (int64_t E : {few, many}) {
+    Run run(E), with_norms(E);
+    with_norms.grad_norms.resize(K);
+    run.train(pymlp::Serial());
+    with_norms.train(pymlp::Serial());
+    CHECK(run.losses == with_norms.losses);
+    CHECK(run.parameters == with_norms.parameters);
+    for (double norm : with_norms.grad_norms) CHECK(norm > 0);
+  }
+}
+
 TEST(training_reads_nothing_for_ids_out_of_range) {
   for (int64_t id : {int64_t(-1), V, int64_t(1) << 62}) {
     Run token, target, index;
@@ -152,7 +214,7 @@ TEST(philox_gives_the_published_numbers) {
 
 TEST(inference_reads_nothing_for_ids_out_of_range) {
   Run run;
-  pymlp::Model<float> model{{V, T, E, H}, {}};
+  pymlp::Model<float> model{{V, T, run.E, H}, {}};
   for (size_t i = 0; i < run.parameters.size(); ++i) model.parameters[i] = run.parameters[i].data();
   std::vector<float> losses(N);
   pymlp::token_losses(model, N, run.tokens.data(), run.targets.data(), losses.data(), Team(2));
@@ -172,7 +234,7 @@ TEST(inference_reads_nothing_for_ids_out_of_range) {
 
 TEST(samples_do_not_depend_on_threads_or_number) {
   Run run;
-  pymlp::Model<float> model{{V, T, E, H}, {}};
+  pymlp::Model<float> model{{V, T, run.E, H}, {}};
   for (size_t i = 0; i < run.parameters.size(); ++i) model.parameters[i] = run.parameters[i].data();
   pymlp::SampleOptions options;
   options.count = 5000;

@@ -23,4 +23,6 @@
 #include "kernels/cpu/mlp_logits-inl.h"
 #include "kernels/cpu/mlp_update-inl.h"
 //
+#include "kernels/cpu/mlp_step-inl.h"
+//
 #include "kernels/cpu/table-inl.h"

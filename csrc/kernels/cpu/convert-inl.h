@@ -57,15 +57,24 @@ inline float16 narrow_to(float x, float16*) {
 template <class S>
 constexpr bool is_wide = std::is_same<S, Accumulate<S>>::value;
 
+// Where `widened` puts its result.
 template <class S>
-inline const Accumulate<S>* widened(const S* in, int64_t n, Accumulate<S>* scratch) {
+inline const Accumulate<S>* readable(const S* in, Accumulate<S>* scratch) {
   if constexpr (is_wide<S>) {
     return in;
   } else {
-    if (in == nullptr) return nullptr;
-    for (int64_t i = 0; i < n; ++i) scratch[i] = widen(in[i]);
-    return scratch;
+    return in == nullptr ? nullptr : scratch;
   }
+}
+
+// An array in the type of arithmetic.
+template <class S>
+inline const Accumulate<S>* widened(const S* in, int64_t n, Accumulate<S>* scratch) {
+  const Accumulate<S>* const result = readable(in, scratch);
+  if constexpr (!is_wide<S>) {
+    for (int64_t i = 0; result && i < n; ++i) scratch[i] = widen(in[i]);
+  }
+  return result;
 }
 
 // Scratch elements that `widened` and `writable` need for an array of n.

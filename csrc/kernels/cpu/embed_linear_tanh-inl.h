@@ -16,16 +16,15 @@ struct EmbedLinearTanhPass {
   ColumnBlocks columns;
   TokenIndex index;
   A *embedding_scratch, *weight_scratch, *bias_scratch;
-  const A *embedding = nullptr, *weight = nullptr, *bias = nullptr;
-  A* rows;                            // (index.rows(), E), the distinct embedding rows
-  BlockedArray<A> weight_transposed;  // (K, H)
-  BlockedArray<A> table;              // (index.rows(), H): P_t
+  const A *embedding, *weight, *bias;  // as `prepare` leaves them
+  A* rows;                             // (index.rows(), E), the distinct embedding rows
+  BlockedArray<A> weight_transposed;   // (K, H), in the end that of dweight
+  BlockedArray<A> table;               // (index.rows(), H): P_t
   // Of the backward:
   SumBlocks blocks;
-  BlockedArray<A> G;                   // (index.rows(), H), sums of dpre over each row's examples
-  BlockedArray<A> block_sums;          // (blocks.count, H)
-  BlockedArray<A> dweight_transposed;  // (K, H)
-  A* products = nullptr;               // (columns.count or 1, index.rows(), E), G weight_t
+  BlockedArray<A> G;           // (index.rows(), H), sums of dpre over each row's examples
+  BlockedArray<A> block_sums;  // (blocks.count, H)
+  A* products = nullptr;       // (columns.count or 1, index.rows(), E), G weight_t
 
   EmbedLinearTanhPass(Workspace& workspace, const EmbedLinearTanh<S>& p)
       : problem(p),
@@ -40,25 +39,28 @@ struct EmbedLinearTanhPass {
     embedding_scratch = workspace.take<A>(scratch_size<S>(V * E));
     weight_scratch = workspace.take<A>(scratch_size<S>(H * K));
     bias_scratch = workspace.take<A>(scratch_size<S>(H));
+    embedding = readable(problem.embedding, embedding_scratch);
+    weight = readable(problem.weight, weight_scratch);
+    bias = readable(problem.bias, bias_scratch);
     rows = workspace.take<A>(max_rows() * E);
     weight_transposed = {workspace, columns, K};
     table = {workspace, columns, max_rows()};
   }
 
-  void take_backward_scratch(Workspace& workspace) {
+  // alternating: rows go forward after others went backward. Otherwise G takes the table's place.
+  void take_backward_scratch(Workspace& workspace, bool alternating) {
     blocks.take_scratch(workspace, N, T, V);
-    G = {workspace, columns, max_rows()};
+    G = alternating ? BlockedArray<A>(workspace, columns, max_rows()) : table;
     block_sums = {workspace, columns, SumBlocks::max_count(N, T)};
-    dweight_transposed = {workspace, columns, K};
     products = workspace.take<A>((products_by_block() ? columns.count : 1) * max_rows() * E);
   }
 
   int64_t max_rows() const { return TokenIndex::max_rows(N, T, V); }
 
   void prepare(bool backward, const Parallel& parallel) {
-    embedding = widened(problem.embedding, V * E, embedding_scratch);
-    weight = widened(problem.weight, H * K, weight_scratch);
-    bias = widened(problem.bias, H, bias_scratch);
+    widened(problem.embedding, V * E, embedding_scratch);
+    widened(problem.weight, H * K, weight_scratch);
+    widened(problem.bias, H, bias_scratch);
     alone(parallel, "index", [&] {
       index.build(problem.tokens, N, V);
       if (backward) blocks.build(index, N);
@@ -125,7 +127,7 @@ struct EmbedLinearTanhPass {
     // Each example counts once at position 0, whatever its token there.
     if (dbias) gemm<A>(1, width, index.first[1], {&one, 0, 0}, sums, stride, dbias + h0, H, false);
     // Transposed first: H fills vectors where E may not.
-    A* transposed = dweight_transposed[block];
+    A* transposed = weight_transposed[block];
     for (int64_t t = 0; t < T; ++t) {
       const int64_t r = index.first[t], count = index.first[t + 1] - r;
       gemm<A>(E, width, count, {rows + r * E, 1, E}, sums + r * stride, stride,
@@ -141,6 +143,10 @@ struct EmbedLinearTanhPass {
   int64_t finish_cost() const {
     return index.rows() * (products_by_block() ? 2 * E + 1 : E + 1) + K;
   }
+
+  // Where they are smaller than G, the products over the columns of each block are kept by
+  // themselves, else G is multiplied by rows: then finish_embedding still reads the weight.
+  bool products_by_block() const { return columns.count * E <= H; }
 
   // After all columns are finished.
   void finish_embedding(A* dembedding, const Parallel& parallel) const {
@@ -163,10 +169,6 @@ struct EmbedLinearTanhPass {
   }
 
  private:
-  // Where they are smaller than G, the products over the columns of each block are kept by
-  // themselves, else G is multiplied by rows.
-  bool products_by_block() const { return columns.count * E <= H; }
-
   // Rows [begin, end) of out (index.rows(), E) = G weight_t over a column block, or += if add.
   void multiply(int64_t block, int64_t begin, int64_t end, A* out, bool add) const {
     const int64_t h0 = columns.begin(block), stride = columns.stride;
@@ -260,7 +262,7 @@ struct EmbedLinearTanhBackward {
     const int64_t V = pass.V, E = pass.E, H = pass.H, K = pass.K;
     hidden_scratch = workspace.take<A>(scratch_size<S>(chunk * H));
     dhidden_scratch = workspace.take<A>(scratch_size<S>(chunk * H));
-    pass.take_backward_scratch(workspace);
+    pass.take_backward_scratch(workspace, false);
     dembedding_scratch = workspace.take<A>(scratch_size<S>(V * E));
     dweight_scratch = workspace.take<A>(scratch_size<S>(H * K));
     dbias_scratch = workspace.take<A>(scratch_size<S>(H));

@@ -2,6 +2,7 @@
 // other, the flags.
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <type_traits>
 #include <utility>
 

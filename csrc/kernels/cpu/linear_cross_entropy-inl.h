@@ -12,10 +12,10 @@ struct LinearCrossEntropyPass {
   const LinearCrossEntropy<S>& problem;
   int64_t N, H, V, chunk;
   A *weight_scratch, *bias_scratch, *class_weight_scratch;
-  const A *weight = nullptr, *bias = nullptr;
-  A* weight_transposed;  // (H, V)
-  A* logits;             // (chunk, V), then dlogits
-  A* losses;             // (N), unless the caller wants them
+  const A *weight, *bias;  // as `prepare` leaves them
+  A* weight_transposed;    // (H, V)
+  A* logits;               // (chunk, V), then dlogits
+  A* losses;               // (N), unless the caller wants them
 
   // width: elements a row of a chunk needs in the caches.
   LinearCrossEntropyPass(Workspace& workspace, const LinearCrossEntropy<S>& p, int64_t width)
@@ -23,6 +23,8 @@ struct LinearCrossEntropyPass {
     weight_scratch = workspace.take<A>(scratch_size<S>(V * H));
     bias_scratch = workspace.take<A>(scratch_size<S>(V));
     class_weight_scratch = workspace.take<A>(scratch_size<S>(V));
+    weight = readable(problem.weight, weight_scratch);
+    bias = readable(problem.bias, bias_scratch);
     weight_transposed = workspace.take<A>(H * V);
     logits = workspace.take<A>(chunk * V * (p.options.softcap > 0 ? 2 : 1));
     losses = workspace.take<A>(p.options.reduction == Reduction::none ? 0 : N);
@@ -40,8 +42,8 @@ struct LinearCrossEntropyPass {
   // The common factor is left for the end because it is small for large batches: multiplied into
   // dlogits it would turn many of them into subnormal numbers, on which processors are slow.
   Rule prepare(A* loss) {
-    weight = widened(problem.weight, V * H, weight_scratch);
-    bias = widened(problem.bias, V, bias_scratch);
+    widened(problem.weight, V * H, weight_scratch);
+    widened(problem.bias, V, bias_scratch);
     const SoftmaxLoss<A> softmax(V, problem.options, class_weight_scratch);
     const Reduction reduction = problem.options.reduction;
     if (reduction == Reduction::none) return {softmax, 1, 1, 1, loss};
@@ -53,9 +55,10 @@ struct LinearCrossEntropyPass {
     return {softmax, normalizer, 1, factor, losses};
   }
 
-  // Columns [h0, h1) of weight, as rows of weight_transposed.
-  void transpose_columns(int64_t h0, int64_t h1) const {
-    transpose(V, h1 - h0, weight + h0, H, weight_transposed + h0 * V, V);
+  // A column block of weight, as rows of weight_transposed.
+  void transpose_columns(int64_t block, const ColumnView<const A>& from) const {
+    const int64_t h = from.columns.begin(block);
+    transpose(V, from.columns.width(block), from[block], from.ld(), weight_transposed + h * V, V);
   }
 
   int64_t row_cost(bool gradients) const { return V * ((gradients ? 2 : 1) * H + 2 * exp_cost); }
@@ -109,13 +112,14 @@ struct LinearCrossEntropyPass {
     if (capped) rule.softmax.cap_gradient(caps, x);
   }
 
-  // Adds (first chunk: sets) columns [h0, h1) of dweight for a chunk of `count` rows of input,
-  // given from column h0 on with rows `ld` apart, and all of dbias with the first columns.
-  void columns(int64_t h0, int64_t h1, int64_t count, bool add, const A* input, int64_t ld,
-               A* dweight, A* dbias) const {
-    gemm<A>(V, h1 - h0, count, {logits, 1, V}, input, ld, dweight + h0, H, add);
+  // Adds (first chunk: sets) a column block of dweight for a chunk of `count` rows of input, given
+  // from the block's first column on with rows `ld` apart, and all of dbias with the first block.
+  void columns(int64_t block, int64_t count, bool add, const A* input, int64_t ld,
+               const ColumnView<A>& dweight, A* dbias) const {
+    gemm<A>(V, dweight.columns.width(block), count, {logits, 1, V}, input, ld, dweight[block],
+            dweight.ld(), add);
     const A one = 1;
-    if (dbias && h0 == 0) gemm<A>(1, V, count, {&one, 0, 0}, logits, V, dbias, V, add);
+    if (dbias && block == 0) gemm<A>(1, V, count, {&one, 0, 0}, logits, V, dbias, V, add);
   }
 };
 
@@ -138,9 +142,9 @@ struct LinearCrossEntropyKernel {
     const LinearCrossEntropy<S>& p = pass.problem;
     const auto rule = pass.prepare(loss);
     const ColumnBlocks columns(p.H, p.N);
-    columns.run(parallel, "transpose", p.V, [&](int64_t block) {
-      pass.transpose_columns(columns.begin(block), columns.begin(block + 1));
-    });
+    const ColumnView<const A> weight{columns, pass.weight, p.V, false};
+    columns.run(parallel, "transpose", p.V,
+                [&](int64_t block) { pass.transpose_columns(block, weight); });
     const Gradients none{};
     const Gradients& d = gradients ? *gradients : none;
     A* dweight = gradients ? writable(d.weight, dweight_scratch) : nullptr;
@@ -164,8 +168,8 @@ struct LinearCrossEntropyKernel {
                    });
       if (gradients == nullptr) return;
       columns.run(parallel, "columns", (last - first) * p.V, [&](int64_t block) {
-        const int64_t h0 = columns.begin(block), h1 = columns.begin(block + 1);
-        pass.columns(h0, h1, last - first, first > 0, x + h0, p.H, dweight, dbias);
+        pass.columns(block, last - first, first > 0, x + columns.begin(block), p.H,
+                     {columns, dweight, p.V, false}, dbias);
       });
     });
     reduce_losses(p.options.reduction, rule.losses, p.N, rule.normalizer, loss);

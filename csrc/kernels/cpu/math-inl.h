@@ -91,14 +91,21 @@ inline Exponential<T> reduced_exp(Vec<T> x) {
   return {n, fma(r * r, horner(r, C::p), r) + constant(T(1))};
 }
 
+// m 2ⁿ, where a Vec has no instruction for it. In two factors, since 2ⁿ alone may be subnormal or
+// infinite where the result is not.
 template <class T>
-inline Vec<T> exp(Vec<T> x) {
+inline Vec<T> scale_by_power_of_two(Vec<T> m, Vec<T> n) {
+  const Vec<T> half = round_to_integer(n * constant(T(0.5)));
+  return m * power_of_two(half) * power_of_two(n - half);
+}
+
+// Inlined always: a call would save and load all that the caller has in registers.
+template <class T>
+__attribute__((always_inline)) inline Vec<T> exp(Vec<T> x) {
   using C = MathConstants<T>;
   const Exponential<T> e =
       reduced_exp(max(constant(C::exp_lowest), min(constant(C::exp_highest), x)));
-  // Two factors, since 2ⁿ alone may be subnormal or infinite where the result is not.
-  const Vec<T> half = round_to_integer(e.n * constant(T(0.5)));
-  return e.m * power_of_two(half) * power_of_two(e.n - half);
+  return scale_by_power_of_two(e.m, e.n);
 }
 
 template <class T>

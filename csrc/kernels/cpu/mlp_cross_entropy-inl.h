@@ -20,7 +20,9 @@ struct MlpCrossEntropyKernel {
   BlockedArray<A> hidden;   // (chunk, H)
   BlockedArray<A> dhidden;  // (row_block, H): a few rows at a time
   A* partial_logits;        // (blocks.count, chunk, V), if split_logits
-  A *dembedding, *dweight, *dbias, *doutput_weight, *doutput_bias;
+  ColumnView<const A> output_weight;
+  A *dembedding, *dweight, *dbias, *doutput_bias;
+  ColumnView<A> doutput_weight;
 
   MlpCrossEntropyKernel(Workspace& workspace, const MlpCrossEntropy<S>& p, bool gradients)
       : first_layer(workspace, p.hidden),
@@ -31,49 +33,62 @@ struct MlpCrossEntropyKernel {
         N(p.hidden.N),
         H(p.hidden.H),
         V(p.output.V),
-        chunk(last_layer.chunk) {
+        chunk(last_layer.chunk),
+        output_weight{blocks, last_layer.weight, V, p.output_weight_in_blocks},
+        doutput_weight{blocks, nullptr, V, p.output_weight_in_blocks} {
     hidden = {workspace, blocks, chunk};
     partial_logits = workspace.take<A>(split_logits ? blocks.count * chunk * V : 0);
     if (!gradients) return;
     dhidden = {workspace, blocks, smaller(chunk, row_block)};
-    first_layer.take_backward_scratch(workspace);
+    first_layer.take_backward_scratch(workspace, chunk < N);
     dembedding = workspace.take<A>(scratch_size<S>(first_layer.V * first_layer.E));
     dweight = workspace.take<A>(scratch_size<S>(H * first_layer.K));
     dbias = workspace.take<A>(scratch_size<S>(H));
-    doutput_weight = workspace.take<A>(scratch_size<S>(V * H));
+    doutput_weight.data = workspace.take<A>(scratch_size<S>(doutput_weight.size()));
     doutput_bias = workspace.take<A>(scratch_size<S>(V));
   }
 
   void run(A* loss, const Gradients* gradients, const Parallel& parallel) {
-    first_layer.prepare(gradients != nullptr, parallel);
-    const auto rule = last_layer.prepare(loss);
     if (gradients) place(*gradients);
-    for_chunks(0, N, chunk, [&](int64_t first, int64_t last) {
-      forward_columns(first, last, parallel);
-      losses_of_rows(rule, first, last, gradients != nullptr, parallel);
-      if (gradients) backward_columns(first, last, parallel);
-    });
-    const LinearCrossEntropy<S>& output = last_layer.problem;
-    reduce_losses(output.options.reduction, rule.losses, N, rule.normalizer, loss);
-    if (gradients) finish_gradients(*gradients, rule.common_scale, parallel);
+    const A factor = pass(loss, gradients != nullptr, parallel, [](int64_t, A) {});
+    if (gradients) finish_gradients(*gradients, factor, parallel);
   }
 
- private:
   // Gradients are computed in their places, or in scratch for 16-bit types.
   void place(const Gradients& d) {
     dembedding = writable(d.hidden.embedding, dembedding);
     dweight = writable(d.hidden.weight, dweight);
     dbias = d.hidden.bias ? writable(d.hidden.bias, dbias) : nullptr;
-    doutput_weight = writable(d.output.weight, doutput_weight);
+    doutput_weight.data = writable(d.output.weight, doutput_weight.data);
     doutput_bias = d.output.bias ? writable(d.output.bias, doutput_bias) : nullptr;
     if (N == 0) clear();
   }
 
+  // The loss, and all gradients but the embedding's, in their places but for a factor, which is
+  // returned. finished(block, factor): called when a column block of them is complete, by the
+  // thread that has it in its caches; the output bias's are complete after the last block.
+  //
+  // Many passes of one object write to none of its members: other cores have copies of them.
+  template <class Finished>
+  A pass(A* loss, bool gradients, const Parallel& parallel, const Finished& finished) {
+    first_layer.prepare(gradients, parallel);
+    const auto rule = last_layer.prepare(loss);
+    for_chunks(0, N, chunk, [&](int64_t first, int64_t last) {
+      forward_columns(first, last, parallel);
+      losses_of_rows(rule, first, last, gradients, parallel);
+      if (gradients) backward_columns(first, last, parallel, finished, rule.common_scale);
+    });
+    const LinearCrossEntropy<S>& output = last_layer.problem;
+    reduce_losses(output.options.reduction, rule.losses, N, rule.normalizer, loss);
+    return rule.common_scale;
+  }
+
+ private:
   // What backward_columns sets, if there is a chunk.
   void clear() const {
     fill(dweight, H * first_layer.K, A(0));
     if (dbias) fill(dbias, H, A(0));
-    fill(doutput_weight, V * H, A(0));
+    fill(doutput_weight.data, doutput_weight.size(), A(0));
     if (doutput_bias) fill(doutput_bias, V, A(0));
   }
 
@@ -82,14 +97,15 @@ struct MlpCrossEntropyKernel {
     const int64_t count = last - first;
     const int64_t cost = (first == 0 ? first_layer.project_cost() + V : 0) +
                          count * (first_layer.T + exp_cost + (split_logits ? V : 0));
-    blocks.run(parallel, "forward", cost, [&](int64_t block) {
-      const int64_t h0 = blocks.begin(block);
+    blocks.run(parallel, "forward", cost, [this, first, last](int64_t block) {
       if (first == 0) {
         first_layer.project(block);
-        last_layer.transpose_columns(h0, blocks.begin(block + 1));
+        last_layer.transpose_columns(block, output_weight);
       }
       first_layer.hidden_columns(block, first, last, hidden[block], blocks.stride);
-      if (split_logits) add_logits(block, 0, count, partial_logits + block * chunk * V, false);
+      if (split_logits) {
+        add_logits(block, 0, last - first, partial_logits + block * chunk * V, false);
+      }
     });
   }
 
@@ -104,13 +120,14 @@ struct MlpCrossEntropyKernel {
   void losses_of_rows(const Rule& rule, int64_t first, int64_t last, bool gradients,
                       const Parallel& parallel) const {
     const int64_t cost = V * (2 * exp_cost + (split_logits ? blocks.count : H));
-    parallel.run({"softmax", last - first, cost}, [&](int64_t begin, int64_t end) {
-      for_chunks(begin, end, row_block, [&](int64_t b, int64_t e) {
-        A* x = last_layer.logits + b * V;
-        logits_of_rows(b, e, x);
-        last_layer.losses_of_rows(rule, first + b, e - b, x, gradients);
-      });
-    });
+    parallel.run({"softmax", last - first, cost},
+                 [this, &rule, first, gradients](int64_t begin, int64_t end) {
+                   for_chunks(begin, end, row_block, [&](int64_t b, int64_t e) {
+                     A* x = last_layer.logits + b * V;
+                     logits_of_rows(b, e, x);
+                     last_layer.losses_of_rows(rule, first + b, e - b, x, gradients);
+                   });
+                 });
   }
 
   // x: the logits of rows [begin, end) of the chunk.
@@ -129,21 +146,24 @@ struct MlpCrossEntropyKernel {
   }
 
   // The columns of all gradients; complete after the last chunk.
-  void backward_columns(int64_t first, int64_t last, const Parallel& parallel) const {
-    const bool complete = last == N;
+  template <class Finished>
+  void backward_columns(int64_t first, int64_t last, const Parallel& parallel,
+                        const Finished& finished, A factor) const {
     const int64_t cost =
-        (last - first) * (2 * V + first_layer.T + 1) + (complete ? first_layer.finish_cost() : 0);
-    blocks.run(parallel, "backward", cost, [&](int64_t block) {
-      const int64_t h0 = blocks.begin(block), h1 = blocks.begin(block + 1), stride = blocks.stride;
-      last_layer.columns(h0, h1, last - first, first > 0, hidden[block], stride, doutput_weight,
+        (last - first) * (2 * V + first_layer.T + 1) + (last == N ? first_layer.finish_cost() : 0);
+    blocks.run(parallel, "backward", cost, [this, first, last, finished, factor](int64_t block) {
+      const int64_t stride = blocks.stride;
+      last_layer.columns(block, last - first, first > 0, hidden[block], stride, doutput_weight,
                          doutput_bias);
       for_chunks(0, last - first, row_block, [&](int64_t b, int64_t e) {
-        gemm<A>(e - b, h1 - h0, V, {last_layer.logits + b * V, V, 1}, last_layer.weight + h0, H,
-                dhidden[block], stride, false);
+        gemm<A>(e - b, blocks.width(block), V, {last_layer.logits + b * V, V, 1},
+                output_weight[block], output_weight.ld(), dhidden[block], stride, false);
         first_layer.scatter_columns(block, hidden[block] + b * stride, dhidden[block], stride,
                                     first + b, first + e);
       });
-      if (complete) first_layer.finish_columns(block, dweight, dbias);
+      if (last < N) return;
+      first_layer.finish_columns(block, dweight, dbias);
+      finished(block, factor);
     });
   }
 
@@ -156,7 +176,7 @@ struct MlpCrossEntropyKernel {
     finish(dembedding, first_layer.V * first_layer.E, factor, d.hidden.embedding);
     finish(dweight, H * first_layer.K, factor, d.hidden.weight);
     if (dbias) finish(dbias, H, factor, d.hidden.bias);
-    finish(doutput_weight, V * H, factor, d.output.weight);
+    finish(doutput_weight.data, doutput_weight.size(), factor, d.output.weight);
     if (doutput_bias) finish(doutput_bias, V, factor, d.output.bias);
   }
 };

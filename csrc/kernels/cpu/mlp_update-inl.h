@@ -16,10 +16,10 @@ struct Part {
 };
 
 template <class A>
-inline void sgd(const OptimizerStep& s, const UpdatedParameter<A>& u, const Part& part) {
+inline void sgd(const OptimizerStep& s, A scale, const UpdatedParameter<A>& u, const Part& part) {
   const A* const gradient = u.gradient;
   A *const parameter = u.parameter, *const buffer = u.first;
-  const Vec<A> factor = constant(A(s.factor)), decay = constant(A(s.weight_decay));
+  const Vec<A> factor = constant(scale), decay = constant(A(s.weight_decay));
   const Vec<A> momentum = constant(A(s.momentum)), rate = constant(A(-s.lr));
   const bool decays = s.weight_decay != 0;
   part.for_elements<A>([&](int64_t i, auto lanes) {
@@ -35,12 +35,12 @@ inline void sgd(const OptimizerStep& s, const UpdatedParameter<A>& u, const Part
 }
 
 template <class A>
-inline void adamw(const OptimizerStep& s, const UpdatedParameter<A>& u, const Part& part) {
+inline void adamw(const OptimizerStep& s, A scale, const UpdatedParameter<A>& u, const Part& part) {
   const A* const gradient = u.gradient;
   A *const parameter = u.parameter, *const exp_avg = u.first, *const exp_avg_sq = u.second;
   const double correction1 = 1 - __builtin_pow(s.beta1, double(s.step));
   const double correction2 = 1 - __builtin_pow(s.beta2, double(s.step));
-  const Vec<A> factor = constant(A(s.factor)), keep = constant(A(1 - s.lr * s.weight_decay));
+  const Vec<A> factor = constant(scale), keep = constant(A(1 - s.lr * s.weight_decay));
   const Vec<A> towards = constant(A(1 - s.beta1)), beta2 = constant(A(s.beta2));
   const Vec<A> weight2 = constant(A(1 - s.beta2)), eps = constant(A(s.eps));
   const Vec<A> root2 = constant(A(__builtin_sqrt(correction2)));
@@ -66,34 +66,60 @@ struct MlpUpdatePass {
 
   explicit MlpUpdatePass(const MlpUpdate<A>& p) : problem(p), blocks(p.H, p.N) {}
 
-  void run(const Parallel& parallel) const {
-    const int64_t per_element = problem.step.adamw ? 16 : 4;
-    const int64_t elements =
-        problem.V * problem.E + problem.H * (problem.T * problem.E + problem.V);
-    parallel.run({"update", blocks.count, divide_up(elements * per_element, blocks.count)},
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t block = begin; block < end; ++block) update(block);
+  // All parameters, in one phase.
+  void run(const OptimizerStep& step, A factor, const Parallel& parallel) const {
+    const MlpUpdate<A>& p = problem;
+    const int64_t elements = (p.V + 1) * p.E + p.H * (p.T * p.E + p.V);
+    parallel.run({"update", blocks.count, cost(elements)},
+                 [this, &step, factor](int64_t begin, int64_t end) {
+                   for (int64_t block = begin; block < end; ++block) {
+                     update_columns(block, step, factor);
+                     update_rows(block, step, factor);
+                   }
+                 });
+  }
+
+  // What a column block owns: its rows of the first layer, its columns of the output weight.
+  void update_columns(int64_t block, const OptimizerStep& step, A factor) const {
+    const MlpUpdate<A>& p = problem;
+    const int64_t h0 = blocks.begin(block), width = blocks.width(block), K = p.T * p.E;
+    const ColumnView<A> output{blocks, nullptr, p.V, p.output_weight_in_blocks};
+    update(p.hidden_weight, step, factor, {h0 * K, 1, width * K, 0});
+    update(p.hidden_bias, step, factor, {h0, 1, width, 0});
+    update(p.output_weight, step, factor, {output.offset(block), p.V, width, output.ld()});
+  }
+
+  // What has no columns: after all columns, when there is no way back.
+  void finish(const OptimizerStep& step, A factor, const Parallel& parallel) const {
+    const int64_t elements = (problem.V + 1) * problem.E;
+    parallel.run({"update", blocks.count, cost(elements), false},
+                 [this, &step, factor](int64_t begin, int64_t end) {
+                   for (int64_t block = begin; block < end; ++block)
+                     update_rows(block, step, factor);
                  });
   }
 
  private:
-  void update(int64_t block) const {
-    const MlpUpdate<A>& p = problem;
-    const int64_t h0 = blocks.begin(block), width = blocks.width(block), K = p.T * p.E;
-    const int64_t v0 = p.V * block / blocks.count, v1 = p.V * (block + 1) / blocks.count;
-    update(p.embedding, {v0 * p.E, 1, (v1 - v0) * p.E, 0});
-    update(p.hidden_weight, {h0 * K, 1, width * K, 0});
-    update(p.hidden_bias, {h0, 1, width, 0});
-    update(p.output_weight, {h0, p.V, width, p.H});
-    update(p.output_bias, {v0, 1, v1 - v0, 0});
+  // Of a block, given the elements of all.
+  int64_t cost(int64_t elements) const {
+    return divide_up(elements * (problem.step.adamw ? 16 : 4), blocks.count);
   }
 
-  void update(const UpdatedParameter<A>& u, const Part& part) const {
+  // A block's share of the embedding and the output bias.
+  void update_rows(int64_t block, const OptimizerStep& step, A factor) const {
+    const MlpUpdate<A>& p = problem;
+    const int64_t v0 = p.V * block / blocks.count, v1 = p.V * (block + 1) / blocks.count;
+    update(p.embedding, step, factor, {v0 * p.E, 1, (v1 - v0) * p.E, 0});
+    update(p.output_bias, step, factor, {v0, 1, v1 - v0, 0});
+  }
+
+  void update(const UpdatedParameter<A>& u, const OptimizerStep& step, A factor,
+              const Part& part) const {
     if (!u.parameter) return;
-    if (problem.step.adamw) {
-      adamw(problem.step, u, part);
+    if (step.adamw) {
+      adamw(step, factor, u, part);
     } else {
-      sgd(problem.step, u, part);
+      sgd(step, factor, u, part);
     }
   }
 };

@@ -36,7 +36,7 @@ inline void softmax_of_rows(const A* x, int64_t V, RowSoftmax<A>* rows) {
 // rows[n] for each of the rows of x (count, V).
 template <class A>
 inline void row_softmax(const A* x, int64_t count, int64_t V, RowSoftmax<A>* rows) {
-  constexpr int together = 4;
+  constexpr int together = 8;
   int64_t n = 0;
   for (; n + together <= count; n += together) softmax_of_rows<together>(x + n * V, V, rows + n);
   for (; n < count; ++n) softmax_of_rows<1>(x + n * V, V, rows + n);

@@ -65,7 +65,23 @@ constexpr Kernels<S> make_kernels() {
     make<MlpLogitsKernel<A>>(workspace, p).run(logits, parallel);
   };
   k.mlp_update = [](const MlpUpdate<A>& p, const Parallel& parallel) {
-    MlpUpdatePass<A>(p).run(parallel);
+    MlpUpdatePass<A>(p).run(p.step, A(p.step.factor), parallel);
+  };
+  k.mlp_steps_workspace = [](const MlpStep<A>& p) {
+    return kept_bytes<MlpStepKernel<A>> + measure<MlpStepKernel<A>>(p);
+  };
+  k.mlp_steps = [](const MlpStep<A>& p, void* workspace) { keep<MlpStepKernel<A>>(workspace, p); };
+  k.mlp_step = [](void* workspace, const OptimizerStep& step, A* loss, const Parallel& parallel) {
+    static_cast<MlpStepKernel<A>*>(workspace)->run(step, loss, parallel);
+  };
+  k.in_blocks_size = [](int64_t N, int64_t rows, int64_t H) {
+    return ColumnView<A>{{H, N}, nullptr, rows, true}.size();
+  };
+  k.to_blocks = [](int64_t N, int64_t rows, int64_t H, const A* dense, A* blocks) {
+    to_blocks<A>({H, N}, rows, dense, blocks);
+  };
+  k.from_blocks = [](int64_t N, int64_t rows, int64_t H, const A* blocks, A* dense) {
+    from_blocks<A>({H, N}, rows, blocks, dense);
   };
   k.sum_of_squares = sum_of_squares<A>;
   return k;

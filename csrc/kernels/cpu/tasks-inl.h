@@ -12,8 +12,9 @@ struct ColumnBlocks {
   int64_t H, count, stride;            // stride: the largest width, in whole units
 
   ColumnBlocks(int64_t H, int64_t N) : H(H) {
-    // Three units are a panel of the matrix products; more blocks than threads only cost.
-    const int64_t units = divide_up(H, unit), most = N < 4096 ? 4 : 16;
+    // Three units are a panel of the matrix products; more blocks than threads only cost, and few
+    // examples are not worth many threads.
+    const int64_t units = divide_up(H, unit), most = N < 128 ? 2 : N < 4096 ? 4 : 16;
     count = larger(1, smaller(units / 3, most));
     stride = divide_up(units, count) * unit;
   }
@@ -26,7 +27,7 @@ struct ColumnBlocks {
   // body(block) for each; `cost` is that of one column.
   template <class Body>
   void run(const Parallel& parallel, const char* phase, int64_t cost, const Body& body) const {
-    parallel.run({phase, count, larger(1, cost * H / count)}, [&](int64_t begin, int64_t end) {
+    parallel.run({phase, count, larger(1, cost * H / count)}, [body](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) body(block);
     });
   }
@@ -48,10 +49,27 @@ struct BlockedArray {
   A* operator[](int64_t block) const { return data + block * block_size; }
 };
 
+// A matrix (rows, H) of the caller: dense, or each column block's columns by themselves.
+template <class A>
+struct ColumnView {
+  ColumnBlocks columns;
+  A* data;
+  int64_t rows;
+  bool in_blocks;
+
+  // Where a block's columns begin; its rows are `ld` apart.
+  A* operator[](int64_t block) const { return data + offset(block); }
+  int64_t offset(int64_t block) const {
+    return in_blocks ? block * rows * columns.stride : columns.begin(block);
+  }
+  int64_t ld() const { return in_blocks ? columns.stride : columns.H; }
+  int64_t size() const { return rows * (in_blocks ? columns.count * columns.stride : columns.H); }
+};
+
 // What one thread does while the others wait.
 template <class Body>
 inline void alone(const Parallel& parallel, const char* phase, const Body& body) {
-  parallel.run({phase, 1, 0}, [&](int64_t, int64_t) { body(); });
+  parallel.run({phase, 1, 0, false}, [&](int64_t, int64_t) { body(); });
 }
 
 // Rows of `width` elements that make a chunk: few enough to stay in the caches between one phase

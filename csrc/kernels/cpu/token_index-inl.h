@@ -71,6 +71,7 @@ struct SumBlocks {
 
   void build(const TokenIndex& index, int64_t N) {
     if (N < terms) return;
+    count = 0;
     fill(pending, index.rows(), int32_t(0));
     for (int64_t i = 0; i < N * index.T; ++i) {
       const int32_t r = index.slot[i];
