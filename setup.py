@@ -2,7 +2,7 @@
 
 Environment: PYMLP_DEBUG=1 builds without optimisation. PYMLP_CUDA=ON or OFF says whether to compile
 the CUDA kernels; otherwise they are where nvcc is found. PYMLP_CUDA_ARCHITECTURES says for which
-devices, as CMake's CUDA_ARCHITECTURES does.
+devices, as `80;90` for sm_80 and sm_90.
 """
 
 import importlib.util
@@ -70,7 +70,7 @@ class CMakeBuild(build_ext):
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "PYMLP_TORCH": str(torch_directory()),
             "PYMLP_CUDA": os.environ.get("PYMLP_CUDA") or "AUTO",
-            "PYMLP_CUDA_ARCHITECTURES": os.environ.get("PYMLP_CUDA_ARCHITECTURES") or "80-real;90",
+            "PYMLP_CUDA_ARCHITECTURES": os.environ.get("PYMLP_CUDA_ARCHITECTURES") or "80;90",
         }
         defines = [f"-D{key}={value}" for key, value in options.items()]
         subprocess.run([cmake, "-S", ROOT, "-B", build, "-G", "Ninja", *defines], check=True)

@@ -12,27 +12,24 @@ endif()
 message(STATUS "CUDA kernels: ${PYMLP_NVCC} for ${PYMLP_CUDA_ARCHITECTURES}")
 
 set(CMAKE_CUDA_COMPILER "${PYMLP_NVCC}")
-set(CMAKE_CUDA_ARCHITECTURES "${PYMLP_CUDA_ARCHITECTURES}")
+set(CMAKE_CUDA_ARCHITECTURES OFF) # said below
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 enable_language(CUDA)
 
+# PTX is made once, for the oldest device, and turned into code for each: the compiler's first half
+# is most of the time, and nothing here is written for one device. The PTX is kept for newer ones.
+list(SORT PYMLP_CUDA_ARCHITECTURES COMPARE NATURAL)
+list(GET PYMLP_CUDA_ARCHITECTURES 0 oldest)
+list(TRANSFORM PYMLP_CUDA_ARCHITECTURES PREPEND "sm_" OUTPUT_VARIABLE cuda_targets)
+list(APPEND cuda_targets "compute_${oldest}")
+list(JOIN cuda_targets "," cuda_targets) # as nvcc calls them, also for `pymlp info`
+
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/kernels/cuda/*.cu)
 add_library(pymlp_cuda STATIC ${cuda_sources})
 target_include_directories(pymlp_cuda PUBLIC csrc)
 # constexpr functions run on the device too.
-target_compile_options(pymlp_cuda PRIVATE --expt-relaxed-constexpr)
-
-# As nvcc calls them, for `pymlp info`: 80-real is sm_80, 90-virtual compute_90, 90 is both.
-set(cuda_targets "")
-foreach(architecture IN LISTS PYMLP_CUDA_ARCHITECTURES)
-  string(REGEX REPLACE "-.*" "" number "${architecture}")
-  if(NOT architecture MATCHES "-virtual$")
-    list(APPEND cuda_targets "sm_${number}")
-  endif()
-  if(NOT architecture MATCHES "-real$")
-    list(APPEND cuda_targets "compute_${number}")
-  endif()
-endforeach()
-list(JOIN cuda_targets "," cuda_targets)
+set(cuda_options --expt-relaxed-constexpr
+  "--generate-code=arch=compute_${oldest},code=[${cuda_targets}]")
+target_compile_options(pymlp_cuda PUBLIC "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")

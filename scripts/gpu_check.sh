@@ -65,7 +65,7 @@ command -v nvcc > /dev/null || { echo "gpu_check: no nvcc on PATH or in /usr/loc
 cmake="$(tool cmake)" || { echo "gpu_check: no cmake" >&2; exit 1; }
 
 gpu="none"
-architectures="${PYMLP_CUDA_ARCHITECTURES:-80-real;90}"
+architectures="${PYMLP_CUDA_ARCHITECTURES:-80;90}"
 if [ -z "$dry_run" ]; then
     gpu="$(fact 'import torch; print(torch.cuda.get_device_name())')" ||
         { echo "gpu_check: torch sees no GPU; --dry-run needs none" >&2; exit 1; }

@@ -1,19 +1,22 @@
 """Print what `ptxas -v` says of the hot CUDA kernels, as the table of docs/cuda.md.
 
-Needs nvcc and c++filt, no GPU. Exit code 1 if one of them spills registers in any type.
+Needs nvcc and c++filt, no GPU. Exit code 1 if one of them spills registers in any type, or is
+no longer there.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("80", "90")
-SHOWN = re.compile(r"<(float|bfloat16)\b")
+HIDDEN = re.compile(r"\b(double|float16)\b")
 HOT = (
     "CrossEntropyForwardRows",
     "CrossEntropyBackwardRows",
@@ -35,58 +38,66 @@ def nvcc() -> str:
     return found
 
 
-def compile_verbosely(architecture: str) -> str:
-    """What ptxas prints while the kernels are compiled."""
+def compile_verbosely(source: Path) -> str:
+    """What ptxas prints while one source file is compiled for all architectures."""
+    targets = ",".join(f"sm_{a}" for a in ARCHITECTURES)
     with tempfile.TemporaryDirectory() as directory:
-        command = [nvcc(), "-std=c++17", "-O3", f"-I{ROOT / 'csrc'}", "-Xptxas", "-v"]
-        command += [f"-gencode=arch=compute_{architecture},code=sm_{architecture}"]
-        command += ["-c", str(ROOT / "csrc/kernels/cuda/kernels.cu")]
-        command += ["-o", str(Path(directory) / "kernels.o")]
+        command = [nvcc(), "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]
+        command += [f"--generate-code=arch=compute_{ARCHITECTURES[0]},code=[{targets}]"]
+        command += ["-Xptxas", "-v", "-fatbin", "-o", str(Path(directory) / "out"), str(source)]
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
         sys.exit(result.stderr)
     return result.stdout + result.stderr
 
 
-def kernel_name(symbol: str) -> str:
-    """`CrossEntropyForwardRows<float, 256>` from the symbol of run_kernel<...>."""
-    filtered = subprocess.run(["c++filt", symbol], capture_output=True, text=True).stdout
-    kernel = re.search(r"run_kernel<(.*?) ?>\(", filtered)
-    if kernel is None:
-        return symbol
-    name = re.sub(r"pymlp::(cuda::)?", "", kernel.group(1))
-    return re.sub(r"TileProduct<(.*), (\d+)>", r"\1, tile of \2", name)
+def kernel_names(symbols: list[str]) -> list[str]:
+    """`CrossEntropyForwardRows<float, 256>` from the symbol of run_kernel<...>, and so on."""
+    command = ["c++filt", *symbols]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = re.sub(r"pymlp::(cuda::)?", "", names)
+    names = re.sub(r"void run_kernel<(.*?) ?>\(.*", r"\1", names)
+    return re.sub(r"TileProduct<(.*), (\d+)>", r"\1, tile of \2", names).splitlines()
 
 
-def kernels(log: str) -> dict[str, tuple[int, int]]:
-    """Registers and spilled bytes of each kernel."""
-    found = {}
+def kernels(log: str) -> dict[str, dict[str, tuple[int, int]]]:
+    """Registers and spilled bytes of each kernel on each architecture."""
     pattern = re.compile(
-        r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
-        r".*?Used (\d+) registers",
+        r"Compiling entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads.*?Used (\d+) registers",
         re.DOTALL,
     )
-    for symbol, stores, loads, registers in pattern.findall(log):
-        found[kernel_name(symbol)] = (int(registers), int(stores) + int(loads))
-    return found
+    found = pattern.findall(log)
+    table: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, (_, architecture, stores, loads, registers) in zip(
+        kernel_names([symbol for symbol, *_ in found]), found, strict=True
+    ):
+        table.setdefault(name, {})[architecture] = (int(registers), int(stores) + int(loads))
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="every kernel in every type")
     everything = parser.parse_args().all
-    tables = {a: kernels(compile_verbosely(a)) for a in ARCHITECTURES}
+    sources = sorted((ROOT / "csrc/kernels/cuda").glob("*.cu"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        table = kernels("".join(pool.map(compile_verbosely, sources)))
+    missing = [name for name in HOT if not any(kernel.startswith(name + "<") for kernel in table)]
+    if missing:
+        sys.exit(f"ptxas_report: no kernel is called {', '.join(missing)}")
     print("| kernel | " + " | ".join(f"sm_{a}: registers, spilled" for a in ARCHITECTURES) + " |")
     print("|" + "---|" * (len(ARCHITECTURES) + 1))
-    spilled = 0
-    for name in sorted(tables[ARCHITECTURES[0]]):
-        cells = [tables[a].get(name, (0, 0)) for a in ARCHITECTURES]
-        if name.startswith(HOT):
-            spilled += sum(spill for _, spill in cells)
-        if not everything and not (name.startswith(HOT) and SHOWN.search(name)):
-            continue
-        print(f"| {name} | " + " | ".join(f"{r}, {s}" for r, s in cells) + " |")
-    sys.exit(1 if spilled else 0)
+    spilled = []
+    for name, figures in sorted(table.items()):
+        hot = name.startswith(HOT)
+        if hot and any(spill for _, spill in figures.values()):
+            spilled.append(name)
+        if everything or (hot and not HIDDEN.search(name)):
+            cells = [f"{registers}, {spill}" for registers, spill in figures.values()]
+            print(f"| {name} | {' | '.join(cells)} |")
+    if spilled:
+        sys.exit(f"ptxas_report: hot kernels spill registers: {'; '.join(spilled)}")
 
 
 if __name__ == "__main__":

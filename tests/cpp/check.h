@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 #include <iostream>
 #include <vector>
 
@@ -46,6 +47,21 @@ inline void near(double a, double b, double tolerance, const char* file, int lin
   if (!report(close, file, line, what)) {
     std::cerr << "  left " << a << ", right " << b << ", tolerance " << tolerance << "\n";
   }
+}
+
+// Runs every TEST, or those whose names contain the first argument. Exit code 1 if any failed.
+inline int run(int argc, char** argv) {
+  int passed = 0, failed = 0;
+  for (const Test& test : tests()) {
+    if (argc > 1 && !std::strstr(test.name, argv[1])) continue;
+    const int before = failures();
+    test.run();
+    const bool ok = failures() == before;
+    std::cout << (ok ? "ok      " : "FAILED  ") << test.name << std::endl;
+    ++(ok ? passed : failed);
+  }
+  std::cout << passed << " passed, " << failed << " failed" << std::endl;
+  return failed == 0 && passed > 0 ? 0 : 1;
 }
 
 }  // namespace check

@@ -40,6 +40,7 @@ template <class S>
 struct HiddenProduct {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = true, right_along_k = true;
+  static constexpr bool few_tiles = false;
   int64_t M, N, K;
   EmbedLinearTanh<S> p;
   S* hidden;
@@ -59,6 +60,7 @@ template <class S>
 struct TableProduct {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = true, right_along_k = true;
+  static constexpr bool few_tiles = false;
   int64_t M, N, K;
   EmbedLinearTanh<S> p;
   A* table;
@@ -194,6 +196,12 @@ struct EmbedLinearTanhForward {
     }
   }
 };
+
+// Compiled once, by <type>.cu.
+extern template struct EmbedLinearTanhForward<float>;
+extern template struct EmbedLinearTanhForward<double>;
+extern template struct EmbedLinearTanhForward<bfloat16>;
+extern template struct EmbedLinearTanhForward<float16>;
 
 }  // namespace cuda
 }  // namespace pymlp

@@ -29,6 +29,7 @@ template <class S>
 struct WeightFromTables {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = false, right_along_k = false;
+  static constexpr bool few_tiles = true;
   int64_t M, N, K;
   EmbedLinearTanh<S> p;
   const A *G, *factor;
@@ -58,6 +59,7 @@ template <class S>
 struct EmbeddingFromTables {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = true, right_along_k = false;
+  static constexpr bool few_tiles = true;
   int64_t M, N, K;
   EmbedLinearTanh<S> p;
   const A *G, *factor;
@@ -93,6 +95,7 @@ template <class S>
 struct WeightProduct {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = false, right_along_k = false;
+  static constexpr bool few_tiles = true;
   int64_t M, N, K;
   EmbedLinearTanh<S> p;
   const S *hidden, *dhidden;
@@ -128,6 +131,7 @@ template <class S>
 struct RowsProduct {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = true, right_along_k = false;
+  static constexpr bool few_tiles = false;
   int64_t M, N, K;
   const S *weight, *hidden, *dhidden;
   A* dx;
@@ -235,6 +239,12 @@ struct EmbedLinearTanhBackward {
     token_rows.run<S, S>(p.tokens, dx, p.E, factor, d.embedding, queue);
   }
 };
+
+// Compiled once, by <type>.cu.
+extern template struct EmbedLinearTanhBackward<float>;
+extern template struct EmbedLinearTanhBackward<double>;
+extern template struct EmbedLinearTanhBackward<bfloat16>;
+extern template struct EmbedLinearTanhBackward<float16>;
 
 }  // namespace cuda
 }  // namespace pymlp

@@ -1,12 +1,12 @@
-// The kernels of CUDA devices.
-#include "kernels/cuda/table-inl.h"
+// The table of all kernels, each storage type's compiled in a source file of its own.
+#include "kernels/cuda/operators.h"
+#include "kernels/cuda/simt.h"
 
 namespace pymlp {
 
 const CudaKernelTable& cuda_kernels() {
-  static const CudaKernelTable table{cuda::make_operators<float>(), cuda::make_operators<double>(),
-                                     cuda::make_operators<bfloat16>(),
-                                     cuda::make_operators<float16>()};
+  static const CudaKernelTable table{cuda::operators<float>(), cuda::operators<double>(),
+                                     cuda::operators<bfloat16>(), cuda::operators<float16>()};
   return table;
 }
 

@@ -18,6 +18,7 @@ template <class S>
 struct LogitsProduct {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = true, right_along_k = true;
+  static constexpr bool few_tiles = false;
   int64_t M, N, K;
   const S *input, *weight, *bias;  // bias or null
   A* logits;
@@ -34,6 +35,7 @@ template <class S>
 struct InputGradientProduct {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = true, right_along_k = false;
+  static constexpr bool few_tiles = false;
   int64_t M, N, K;
   const A* dlogits;
   const S* weight;
@@ -52,6 +54,7 @@ template <class S>
 struct OutputGradientProduct {
   using A = Accumulate<S>;
   static constexpr bool left_along_k = false, right_along_k = false;
+  static constexpr bool few_tiles = false;
   int64_t M, N, K, H;
   const A* dlogits;
   const S* input;
@@ -270,6 +273,12 @@ struct LinearCrossEntropyPass {
     if (d->bias) bias_sum.finish(queue, factor, d->bias);
   }
 };
+
+// Compiled once, by <type>.cu.
+extern template struct LinearCrossEntropyPass<float>;
+extern template struct LinearCrossEntropyPass<double>;
+extern template struct LinearCrossEntropyPass<bfloat16>;
+extern template struct LinearCrossEntropyPass<float16>;
 
 template <class S>
 struct LinearCrossEntropyKernel {

@@ -15,6 +15,8 @@ namespace cuda {
 //   void store(batch, m, n, sum)
 //   left_along_k, right_along_k                   whether factors that are neighbours in memory
 //                                                 are so along k
+//   few_tiles                                     true where the large tile would never pay: the
+//                                                 result is as small as the hidden layer's weights
 //
 // A block computes a square of `tile` rows and columns, a thread a square of it. Factors go through
 // shared memory, `depth` at a time; while those are multiplied the next are on their way. Each sum
@@ -134,12 +136,11 @@ void multiply(const Queue& queue, const Product& product, int64_t batch = 1) {
     const int64_t columns = divide_up(product.N, tile), rows = divide_up(product.M, tile);
     launch(queue, {rows * columns, batch}, Kernel{product, columns}, Kernel::shared_bytes);
   };
-  const int64_t large_tiles = divide_up(product.M, large_tile) * divide_up(product.N, large_tile);
-  if (large_tiles * batch >= multiprocessors) {
-    start(std::integral_constant<int, large_tile>());
-  } else {
-    start(std::integral_constant<int, small_tile>());
+  if constexpr (!Product::few_tiles) {
+    const int64_t tiles = divide_up(product.M, large_tile) * divide_up(product.N, large_tile);
+    if (tiles * batch >= multiprocessors) return start(std::integral_constant<int, large_tile>());
   }
+  start(std::integral_constant<int, small_tile>());
 }
 
 // x, times *factor unless that is null.

@@ -1,17 +1,18 @@
 // The table of the kernels of one storage type: each entry makes the kernel's scratch layout and
-// runs it.
+// runs it. Included where a type's kernels are compiled, and nowhere else.
 #pragma once
 
 #include "kernels/cuda/cross_entropy-inl.h"
 #include "kernels/cuda/mlp_cross_entropy-inl.h"
 #include "kernels/cuda/mlp_logits-inl.h"
 #include "kernels/cuda/mlp_update-inl.h"
+#include "kernels/cuda/operators.h"
 
 namespace pymlp {
 namespace cuda {
 
 template <class S>
-Operators<S, Queue> make_operators() {
+Operators<S, Queue> operators() {
   using A = Accumulate<S>;
   Operators<S, Queue> k{};
   k.embed_linear_tanh_forward_workspace = [](const EmbedLinearTanh<S>& p) {
@@ -60,11 +61,18 @@ Operators<S, Queue> make_operators() {
                            const Queue& queue) {
     make<MlpCrossEntropyKernel<S>>(workspace, p, gradients != nullptr).run(loss, gradients, queue);
   };
-  k.mlp_logits_workspace = [](const MlpLogits<A>& p) { return measure<MlpLogitsKernel<A>>(p); };
-  k.mlp_logits = [](const MlpLogits<A>& p, A* logits, void* workspace, const Queue& queue) {
-    make<MlpLogitsKernel<A>>(workspace, p).run(logits, queue);
-  };
-  k.mlp_update = mlp_update<A>;
+  if constexpr (is_wide<S>) {
+    k.mlp_logits_workspace = [](const MlpLogits<S>& p) { return measure<MlpLogitsKernel<S>>(p); };
+    k.mlp_logits = [](const MlpLogits<S>& p, S* logits, void* workspace, const Queue& queue) {
+      make<MlpLogitsKernel<S>>(workspace, p).run(logits, queue);
+    };
+    k.mlp_update = mlp_update<S>;
+  } else {
+    const Operators<A, Queue> wide = operators<A>();
+    k.mlp_logits_workspace = wide.mlp_logits_workspace;
+    k.mlp_logits = wide.mlp_logits;
+    k.mlp_update = wide.mlp_update;
+  }
   return k;
 }
 
