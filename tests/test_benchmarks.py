@@ -165,7 +165,7 @@ def test_training_until_a_dev_loss(
     assert main(["dev-loss", "--quick", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     rows = {row["provider"]: row for row in report["rows"]}
-    assert list(rows) == ["eager", "pymlp", "native"]
+    assert list(rows) == ["eager", "pymlp", "native-1", "native"]
     assert {row["op"] for row in rows.values()} == {"below 2.80"}
     assert all(row["repeats"] == 1 and row["median_us"] > 0 for row in rows.values())
     (failure,) = report["failures"]
