@@ -58,8 +58,7 @@ PYMLP_DEVICE A not_a_number() {
   return A(NAN);
 }
 
-// --- W elements of a row
-// --------------------------------------------------------------------------
+// --- W elements of a row -------------------------------------------------------------------------
 
 template <int alignment, class T>
 PYMLP_DEVICE bool is_aligned(const T* p) {
@@ -104,8 +103,7 @@ PYMLP_DEVICE void store_elements(S* row, int64_t v, int64_t V, const Accumulate<
   }
 }
 
-// --- sums over threads
-// ----------------------------------------------------------------------------
+// --- sums over threads ---------------------------------------------------------------------------
 
 // Over groups of `lanes` lanes of a warp. Both lanes of a pair add the same two numbers, so all end
 // with the same bits.
@@ -142,13 +140,13 @@ template <class T>
 PYMLP_DEVICE T block_max(Thread& t, Shared<T> scratch, T x) {
   x = lanes_max<warp_size>(t, x);
   if (t.lane == 0) scratch[t.warp] = x;
-  t.barrier();
+  t.barrier();  // all warps' maxima are there
   T largest = scratch[0];
   for (int warp = 1; warp < t.warps; ++warp) {
     const T other = scratch[warp];
     largest = other > largest ? other : largest;
   }
-  t.barrier();
+  t.barrier();  // all have read them
   return largest;
 }
 

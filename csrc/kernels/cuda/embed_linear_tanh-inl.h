@@ -33,8 +33,7 @@ PYMLP_DEVICE Accumulate<S> gathered(const EmbedLinearTanh<S>& p, int64_t n, int6
   return widen(p.embedding[id * p.E + (static_cast<int>(k) - position * E)]);
 }
 
-// --- forward
-// --------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
 template <class S>
 struct HiddenProduct {
@@ -176,28 +175,31 @@ struct EmbedLinearTanhForward {
     rows = workspace.take<S>(method == HiddenMethod::library ? p.N * p.T * p.E : 0);
   }
 
-  void run(S* hidden, const Queue& queue) const {
-    if (p.N == 0 || p.H == 0) return;
-    const int64_t K = p.T * p.E;
-    switch (method) {
-      case HiddenMethod::direct:
-        multiply(queue, HiddenProduct<S>(p, hidden));
-        return;
-      case HiddenMethod::tables:
-        multiply(queue, TableProduct<S>(p, table), p.T);
-        launch(queue, {divide_up(p.N, HiddenFromTables<S>::warps)},
-               HiddenFromTables<S>{p, table, hidden});
-        return;
-      case HiddenMethod::library:
-        GatherRows<S>::run(p, 0, p.N, rows, queue);
-        matmul<S>(queue, p.N, p.H, K, {rows, false, K}, {p.weight, true, K}, {hidden, p.H}, false);
-        launch(queue, {divide_up(p.N, BiasTanh<S>::warps)}, BiasTanh<S>{p.N, p.H, p.bias, hidden});
-        return;
-    }
-  }
+  void run(S* hidden, const Queue& queue) const;
 };
 
-// Compiled once, by <type>.cu.
+template <class S>
+void EmbedLinearTanhForward<S>::run(S* hidden, const Queue& queue) const {
+  if (p.N == 0 || p.H == 0) return;
+  const int64_t K = p.T * p.E;
+  switch (method) {
+    case HiddenMethod::direct:
+      multiply(queue, HiddenProduct<S>(p, hidden));
+      return;
+    case HiddenMethod::tables:
+      multiply(queue, TableProduct<S>(p, table), p.T);
+      launch(queue, {divide_up(p.N, HiddenFromTables<S>::warps)},
+             HiddenFromTables<S>{p, table, hidden});
+      return;
+    case HiddenMethod::library:
+      GatherRows<S>::run(p, 0, p.N, rows, queue);
+      matmul<S>(queue, p.N, p.H, K, {rows, false, K}, {p.weight, true, K}, {hidden, p.H}, false);
+      launch(queue, {divide_up(p.N, BiasTanh<S>::warps)}, BiasTanh<S>{p.N, p.H, p.bias, hidden});
+      return;
+  }
+}
+
+// Compiled once, by <type>.cu: `run` is not inline, so that it is not compiled anywhere else.
 extern template struct EmbedLinearTanhForward<float>;
 extern template struct EmbedLinearTanhForward<double>;
 extern template struct EmbedLinearTanhForward<bfloat16>;

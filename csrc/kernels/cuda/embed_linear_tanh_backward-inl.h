@@ -16,12 +16,12 @@ namespace cuda {
 
 template <class S>
 HiddenMethod gradient_method(const EmbedLinearTanh<S>& p) {
-  if (SumByToken<S>::fits(p.T, p.V)) return HiddenMethod::tables;
+  // Embeddings of no columns have a bias all the same, which is no column of a table's product.
+  if (p.E > 0 && SumByToken<S>::fits(p.T, p.V)) return HiddenMethod::tables;
   return p.N * p.T * p.E * p.H >= worth_a_library ? HiddenMethod::library : HiddenMethod::direct;
 }
 
-// --- products with G
-// ------------------------------------------------------------------------------
+// --- products with G -----------------------------------------------------------------------------
 
 // dweight_t (H, E) = G_tᵀ embedding for each t; and as one more of the batch dbias, which is the
 // table's last row.
@@ -81,8 +81,7 @@ struct EmbeddingFromTables {
   }
 };
 
-// --- products with dpre
-// ---------------------------------------------------------------------------
+// --- products with dpre --------------------------------------------------------------------------
 
 template <class S>
 PYMLP_DEVICE Accumulate<S> dpre_of(const S* hidden, const S* dhidden, int64_t i) {
@@ -156,8 +155,7 @@ struct StoreDpre {
   }
 };
 
-// --- the whole
-// ------------------------------------------------------------------------------------
+// --- the whole -----------------------------------------------------------------------------------
 
 template <class S>
 struct EmbedLinearTanhBackward {
@@ -196,29 +194,7 @@ struct EmbedLinearTanhBackward {
 
   // factor: what all gradients are multiplied with, or null.
   void run(const S* hidden, const S* dhidden, const Gradients& d, const A* factor,
-           const Queue& queue) const {
-    if (p.N == 0 || p.H == 0) {
-      fill(queue, d.embedding, p.V * p.E, A(0));
-      fill(queue, d.weight, p.H * K, A(0));
-      if (d.bias) fill(queue, d.bias, p.H, A(0));
-      return;
-    }
-    switch (method) {
-      case HiddenMethod::tables:
-        tables.run(p.tokens, hidden, dhidden, queue);
-        multiply(queue, WeightFromTables<S>(p, tables.tables, factor, d), p.T + (d.bias ? 1 : 0));
-        multiply(queue, EmbeddingFromTables<S>(p, tables.tables, factor, d.embedding));
-        return;
-      case HiddenMethod::direct:
-        multiply(queue, WeightProduct<S>(p, hidden, dhidden, factor, d));
-        multiply(queue, RowsProduct<S>{p.N, K, p.H, p.weight, hidden, dhidden, wide_dx});
-        token_rows.run<A, S>(p.tokens, wide_dx, p.E, factor, d.embedding, queue);
-        return;
-      case HiddenMethod::library:
-        run_library(hidden, dhidden, d, factor, queue);
-        return;
-    }
-  }
+           const Queue& queue) const;
 
  private:
   void run_library(const S* hidden, const S* dhidden, const Gradients& d, const A* factor,
@@ -240,7 +216,33 @@ struct EmbedLinearTanhBackward {
   }
 };
 
-// Compiled once, by <type>.cu.
+template <class S>
+void EmbedLinearTanhBackward<S>::run(const S* hidden, const S* dhidden, const Gradients& d,
+                                     const A* factor, const Queue& queue) const {
+  if (p.N == 0 || p.H == 0) {
+    fill(queue, d.embedding, p.V * p.E, A(0));
+    fill(queue, d.weight, p.H * K, A(0));
+    if (d.bias) fill(queue, d.bias, p.H, A(0));
+    return;
+  }
+  switch (method) {
+    case HiddenMethod::tables:
+      tables.run(p.tokens, hidden, dhidden, queue);
+      multiply(queue, WeightFromTables<S>(p, tables.tables, factor, d), p.T + (d.bias ? 1 : 0));
+      multiply(queue, EmbeddingFromTables<S>(p, tables.tables, factor, d.embedding));
+      return;
+    case HiddenMethod::direct:
+      multiply(queue, WeightProduct<S>(p, hidden, dhidden, factor, d));
+      multiply(queue, RowsProduct<S>{p.N, K, p.H, p.weight, hidden, dhidden, wide_dx});
+      token_rows.run<A, S>(p.tokens, wide_dx, p.E, factor, d.embedding, queue);
+      return;
+    case HiddenMethod::library:
+      run_library(hidden, dhidden, d, factor, queue);
+      return;
+  }
+}
+
+// Compiled once, by <type>.cu: `run` is not inline, so that it is not compiled anywhere else.
 extern template struct EmbedLinearTanhBackward<float>;
 extern template struct EmbedLinearTanhBackward<double>;
 extern template struct EmbedLinearTanhBackward<bfloat16>;

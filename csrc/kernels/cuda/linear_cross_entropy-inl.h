@@ -10,8 +10,7 @@
 namespace pymlp {
 namespace cuda {
 
-// --- products
-// -------------------------------------------------------------------------------------
+// --- products ------------------------------------------------------------------------------------
 
 // logits (N, V) = input weightᵀ + bias
 template <class S>
@@ -70,8 +69,7 @@ struct OutputGradientProduct {
   }
 };
 
-// --- a chunk of rows
-// ------------------------------------------------------------------------------
+// --- a chunk of rows -----------------------------------------------------------------------------
 
 // The losses of rows first, first + 1, ... and, if wanted, dlogits in the place of their logits.
 template <class X, class S, int lanes>
@@ -196,20 +194,7 @@ struct LinearCrossEntropyPass {
   // gradients: or null. factor, input_factor: what dweight and dbias, and dinput, are multiplied
   // with: common_scale() or null.
   void run(A* loss, const Gradients* gradients, const A* factor, const A* input_factor,
-           const Queue& queue) const {
-    const SoftmaxLoss<S> rule(p.V, p.target, p.options);
-    if (gradients) {
-      scalars.run(rule, p.N, p.options.reduction, p.grad_output, ScaleAt::end, queue);
-    }
-    if (p.N == 0) {
-      if (gradients) clear(*gradients, queue);
-    } else if (library) {
-      run_library(rule, loss, gradients, factor, input_factor, queue);
-    } else {
-      run_direct(rule, loss, gradients, factor, input_factor, queue);
-    }
-    output(loss, 0).reduce(queue);
-  }
+           const Queue& queue) const;
 
  private:
   LossOutput<A> output(A* loss, int64_t chunk) const {
@@ -274,7 +259,24 @@ struct LinearCrossEntropyPass {
   }
 };
 
-// Compiled once, by <type>.cu.
+template <class S>
+void LinearCrossEntropyPass<S>::run(A* loss, const Gradients* gradients, const A* factor,
+                                    const A* input_factor, const Queue& queue) const {
+  const SoftmaxLoss<S> rule(p.V, p.target, p.options);
+  if (gradients) {
+    scalars.run(rule, p.N, p.options.reduction, p.grad_output, ScaleAt::end, queue);
+  }
+  if (p.N == 0) {
+    if (gradients) clear(*gradients, queue);
+  } else if (library) {
+    run_library(rule, loss, gradients, factor, input_factor, queue);
+  } else {
+    run_direct(rule, loss, gradients, factor, input_factor, queue);
+  }
+  output(loss, 0).reduce(queue);
+}
+
+// Compiled once, by <type>.cu: `run` is not inline, so that it is not compiled anywhere else.
 extern template struct LinearCrossEntropyPass<float>;
 extern template struct LinearCrossEntropyPass<double>;
 extern template struct LinearCrossEntropyPass<bfloat16>;

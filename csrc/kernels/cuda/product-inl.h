@@ -149,8 +149,7 @@ PYMLP_DEVICE A scaled(A x, const A* factor) {
   return factor ? x * *factor : x;
 }
 
-// --- products by the caller's library
-// -------------------------------------------------------------
+// --- products by the caller's library ------------------------------------------------------------
 
 // From about as many multiply-adds on, the library's product is worth its launches.
 constexpr int64_t worth_a_library = int64_t(1) << 27;
@@ -167,10 +166,11 @@ struct Result {
   int64_t ld;
 };
 
-// Queue::matmul, with types.
+// Queue::matmul, with types; left out after an error, as launches are.
 template <class S>
 void matmul(const Queue& queue, int64_t M, int64_t N, int64_t K, Operand<S> a, Operand<S> b,
             Result<S> c, bool accumulate) {
+  if (queue.error() != 0) return;
   const Queue::Matmul product{
       M,    N,      K,    a.data,     a.transposed,    a.ld, b.data, b.transposed,
       b.ld, c.data, c.ld, accumulate, scalar_kind<S>()};

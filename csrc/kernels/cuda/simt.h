@@ -17,7 +17,7 @@
 //   sync_warp()                           the lanes of `mask`, and what they wrote before
 //   shuffle(x, from), shuffle_xor(x, i)   x of another lane of `mask`
 //   ballot(b)                             a bit for each lane of `mask` where b is true
-//   atomic_add/min/max(address, x)        on int32_t in global memory
+//   atomic_min/max(address, x)            on int64_t in global memory
 //
 // Every lane of a mask has to come to the same call. An element of a shared array is read by giving
 // it a type (`float x = a[i]`, never `auto`) and written by assignment; vector<W>(i) reads W of

@@ -76,11 +76,12 @@ class Thread {
   PYMLP_DEVICE unsigned ballot(bool b, unsigned mask = all_lanes) const {
     return __ballot_sync(mask, b);
   }
-  PYMLP_DEVICE int32_t atomic_add(int32_t* address, int32_t x) const {
-    return atomicAdd(address, x);
+  PYMLP_DEVICE void atomic_min(int64_t* address, int64_t x) const {
+    atomicMin(reinterpret_cast<long long*>(address), static_cast<long long>(x));
   }
-  PYMLP_DEVICE void atomic_min(int32_t* address, int32_t x) const { atomicMin(address, x); }
-  PYMLP_DEVICE void atomic_max(int32_t* address, int32_t x) const { atomicMax(address, x); }
+  PYMLP_DEVICE void atomic_max(int64_t* address, int64_t x) const {
+    atomicMax(reinterpret_cast<long long*>(address), static_cast<long long>(x));
+  }
 
  private:
   unsigned char* shared_;
@@ -95,7 +96,6 @@ PYMLP_DEVICE void narrow_bits(float x, float16& out) {
   out.bits = __half_as_ushort(__float2half_rn(x));
 }
 
-PYMLP_DEVICE int population_count(unsigned x) { return __popc(x); }
 PYMLP_DEVICE int lowest_bit(unsigned x) { return __ffs(static_cast<int>(x)) - 1; }
 
 template <class Kernel>

@@ -7,8 +7,7 @@
 namespace pymlp {
 namespace cuda {
 
-// --- few tokens: a table in shared memory
-// ---------------------------------------------------------
+// --- few tokens: a table in shared memory --------------------------------------------------------
 
 // table[t * V + v] (H) = Σ dpre over the examples whose token at position t is v, and in the last
 // row Σ dpre over all; dpre = dhidden (1 - hidden²).
@@ -119,22 +118,21 @@ struct TokenTables {
   }
 };
 
-// --- many tokens: a block a token
-// -----------------------------------------------------------------
+// --- many tokens: a block a token ----------------------------------------------------------------
 
 // Where each token occurs first and last among the `count` ids.
 struct Occurrences {
-  int32_t first, last;
+  int64_t first, last;
 };
 
 struct ClearOccurrences {
   static constexpr int threads = 256;
-  int64_t V;
+  int64_t count, V;
   Occurrences* occurrences;
 
   PYMLP_DEVICE void operator()(Thread& t) const {
     const int64_t v = t.block * threads + t.thread;
-    if (v < V) occurrences[v] = {0x7fffffff, -1};
+    if (v < V) occurrences[v] = {count, -1};
   }
 };
 
@@ -149,8 +147,8 @@ struct FindOccurrences {
     if (i >= count) return;
     const int64_t id = id_at(tokens, i);
     if (id < 0 || id >= V) return;
-    t.atomic_min(&occurrences[id].first, static_cast<int32_t>(i));
-    t.atomic_max(&occurrences[id].last, static_cast<int32_t>(i));
+    t.atomic_min(&occurrences[id].first, i);
+    t.atomic_max(&occurrences[id].last, i);
   }
 };
 
@@ -177,10 +175,10 @@ struct SumRowsByToken {
     const Shared<double> sums = t.shared<double>(warps * columns);
     const Occurrences range = occurrences[t.block];
     const int64_t e0 = t.block_y * columns;
-    const int64_t length = larger(0, int64_t(range.last) - range.first + 1);
+    const int64_t length = larger(0, range.last - range.first + 1);
     const int64_t stretch = divide_up(divide_up(length, warps), warp_size) * warp_size;
     const int64_t begin = range.first + t.warp * stretch;
-    const int64_t end = smaller(int64_t(range.last) + 1, begin + stretch);
+    const int64_t end = smaller(range.last + 1, begin + stretch);
     double sum[per_lane] = {};
     for (int64_t i = begin; i < end; i += warp_size) {
       const int64_t mine = i + t.lane;
@@ -234,7 +232,8 @@ struct TokenRows {
   template <class X, class S>
   void run(const Ids& tokens, const X* x, int64_t E, const Accumulate<S>* factor, S* out,
            const Queue& queue) const {
-    launch(queue, {divide_up(V, ClearOccurrences::threads)}, ClearOccurrences{V, occurrences});
+    launch(queue, {divide_up(V, ClearOccurrences::threads)},
+           ClearOccurrences{count, V, occurrences});
     launch(queue, {divide_up(count, FindOccurrences::threads)},
            FindOccurrences{count, V, tokens, occurrences});
     using Sum = SumRowsByToken<X, S>;

@@ -78,8 +78,7 @@ struct LossOutput {
   }
 };
 
-// --- Scalars
-// --------------------------------------------------------------------------------------
+// --- Scalars -------------------------------------------------------------------------------------
 
 // Where grad_output and the mean's normaliser go: into the gradient of each row, or into a factor
 // for the end.

@@ -116,13 +116,8 @@ class Thread {
     return unsigned(
         emulation::warp_call(emulation::WarpCall::ballot, {file, line}, mask, b ? 1 : 0, lane));
   }
-  int32_t atomic_add(int32_t* address, int32_t x) const {
-    const int32_t old = *address;
-    *address = old + x;
-    return old;
-  }
-  void atomic_min(int32_t* address, int32_t x) const { *address = *address < x ? *address : x; }
-  void atomic_max(int32_t* address, int32_t x) const { *address = *address > x ? *address : x; }
+  void atomic_min(int64_t* address, int64_t x) const { *address = *address < x ? *address : x; }
+  void atomic_max(int64_t* address, int64_t x) const { *address = *address > x ? *address : x; }
 
  private:
   int arrays_ = 0;
@@ -169,7 +164,6 @@ inline void narrow_bits(float x, float16& out) {
   out.bits = uint16_t(half | (std::signbit(x) ? 0x8000 : 0));
 }
 
-inline int population_count(unsigned x) { return __builtin_popcount(x); }
 inline int lowest_bit(unsigned x) { return __builtin_ffs(int(x)) - 1; }
 
 template <class Kernel>

@@ -113,6 +113,7 @@ void check_sizes() {
   for (const HiddenMethod method : methods) {
     agrees(Case<S>({1, 1, 1, 1, 1}, 0, method));
     agrees(Case<S>({0, 3, 5, 2, 4}, 1, method));
+    agrees(Case<S>({6, 3, 5, 2, 0}, 2, method));
     agrees(Case<S>({150, 2, 17, 33, 40}, 2, method));
     agrees(Case<S>({7, 33, 3, 2, 9}, 3, method));
   }
@@ -129,6 +130,7 @@ TEST(embed_linear_tanh_chooses_by_sizes) {
   agrees(Case<float>({32, 3, 27, 10, 200}, 0));
   agrees(Case<float>({40, 2, 300, 140, 70}, 1));
   agrees(Case<double>({70, 4, 200, 3, 33}, 2));
+  agrees(Case<float>({6, 3, 5, 0, 4}, 0));
 }
 
 TEST(embed_linear_tanh_of_frequent_and_rare_tokens) {

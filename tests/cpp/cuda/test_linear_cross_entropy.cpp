@@ -170,6 +170,21 @@ TEST(linear_cross_entropy_of_many_targets) {
   agrees(Case<float>({20000, 1, 1}, 0));
 }
 
+TEST(linear_cross_entropy_starts_nothing_after_an_error) {
+  using Pass = cuda::LinearCrossEntropyPass<float>;
+  const LinearCrossEntropy<float> p{8, 4, 6, nullptr, nullptr, nullptr, {}, {}, nullptr};
+  const LinearCrossEntropyGradients<float> d;
+  const auto chunks = cuda::RowChunks::of(p.N, 4);
+  const Scratch<Device> scratch(int64_t(cuda::measure<Pass>(p, true, chunks, true)));
+  const Pass pass = cuda::make<Pass>(scratch.data(), p, true, chunks, true);
+  const device::TestQueue queue;
+  queue.record(1);
+  queue.record(2);
+  pass.run(nullptr, &d, pass.common_scale(), pass.common_scale(), queue);
+  CHECK_EQ(queue.matmuls, 0);
+  CHECK_EQ(queue.error(), 1);
+}
+
 TEST(linear_cross_entropy_never_holds_all_logits) {
   const int64_t N = 8192, H = 100, V = 17904;
   const LinearCrossEntropy<float> p{N, H, V, nullptr, nullptr, nullptr, {}, {}, nullptr};
