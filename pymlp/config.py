@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-SCHEDULES = ("constant", "step", "cosine")
+SCHEDULES = ("constant", "step", "cosine", "inverse")
 OPTIMIZERS = ("sgd", "momentum", "adamw")
 ENGINES = ("auto", "native", "autograd", "reference")
 
@@ -20,17 +20,26 @@ class TrainConfig:
         steps: number of parameter updates.
         batch_size: examples in a step, drawn with replacement.
         lr: learning rate, the highest one where the schedule changes it.
-        schedule: ``"constant"``, ``"step"`` (one drop) or ``"cosine"`` (Loshchilov & Hutter, 2017,
-            without restarts, after a linear warm-up).
+        schedule: ``"constant"``, ``"step"`` (one drop), ``"cosine"`` (Loshchilov & Hutter, 2017,
+            without restarts, after a linear warm-up) or ``"inverse"`` (Bengio et al., 2003).
         lr_drop_step: first step with the dropped rate, for ``"step"``; None is half of ``steps``.
         lr_drop_factor: what the rate is multiplied by at the drop.
         warmup_steps: length of the linear warm-up of ``"cosine"``; at its last step the rate is
             ``lr``.
         lr_min: rate that ``"cosine"`` falls to.
+        lr_decay: r of ``"inverse"``, whose rate after t updates is ``lr / (1 + r * t)``.
         optimizer: ``"sgd"``, ``"momentum"`` (SGD with momentum) or ``"adamw"``, as in torch.optim.
         momentum: for ``"momentum"``.
         weight_decay: None is torch's own default: 0 for SGD, 0.01 for AdamW.
+        decay_biases: weight decay pulls at the biases too, as in torch.optim; False spares
+            ``hidden.bias`` and ``output.bias``, as the paper does.
         betas, eps: for ``"adamw"``.
+        label_smoothing: share of each target that is spread evenly over the vocabulary (Szegedy et
+            al., 2016).
+        z_loss: factor of log² Z, Z the sum that softmax divides by: the model learns to do without
+            that sum (self-normalised training: Devlin et al., 2014, with 0.1).
+        dropout: probability with which each of the T*E inputs and of the H hidden units of an
+            example is left out of a step.
         seed: of the generator that draws the batches.
         max_grad_norm: gradients whose norm, over all parameters, is greater are scaled down to it,
             as `torch.nn.utils.clip_grad_norm_` does; None is never.
@@ -41,8 +50,16 @@ class TrainConfig:
             autograd, or reference on devices that the operators have no kernels for. The same
             seed gives the same batches in each.
         eval_every: steps between evaluations on all of train and dev; 0 is only after the last.
+        patience: evaluations without a lower dev loss after which training stops early, the best
+            parameters being kept; None is never.
+        average: steps that an average of the parameters reaches back; evaluations, and the models
+            of the run directory, are then of the average. None trains without one. See
+            `pymlp.averaging`.
         checkpoint_every: steps between checkpoints of the run directory; 0 is only after the last.
         log_every: steps between lines with the mean loss in ``metrics.jsonl``.
+
+    What a step minimises, and reports as its loss, is the mean cross-entropy of its batch with
+    label smoothing, the z-loss and dropout. Evaluations are plain cross-entropy of the whole model.
 
     Raises:
         TypeError: a field has the wrong type.
@@ -57,16 +74,23 @@ class TrainConfig:
     lr_drop_factor: float = 0.1
     warmup_steps: int = 0
     lr_min: float = 0.0
+    lr_decay: float = 0.0
     optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float | None = None
+    decay_biases: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    dropout: float = 0.0
     seed: int = 2147483647
     max_grad_norm: float | None = None
     log_grad_norm: bool = False
     engine: str = "auto"
     eval_every: int = 10_000
+    patience: int | None = None
+    average: int | None = None
     checkpoint_every: int = 10_000
     log_every: int = 1_000
 
@@ -83,6 +107,8 @@ class TrainConfig:
             return self.lr if step < drop else self.lr * self.lr_drop_factor
         if self.schedule == "cosine":
             return self._cosine(step)
+        if self.schedule == "inverse":
+            return self.lr / (1.0 + self.lr_decay * step)
         return self.lr
 
     def _cosine(self, step: int) -> float:
@@ -113,20 +139,28 @@ class TrainConfig:
             ("log_every", 1),
         ):
             _check_int(name, getattr(self, name), least)
-        if self.lr_drop_step is not None:
-            _check_int("lr_drop_step", self.lr_drop_step, 0)
+        for name, least in (("lr_drop_step", 0), ("patience", 1), ("average", 1)):
+            if getattr(self, name) is not None:
+                _check_int(name, getattr(self, name), least)
+        if self.patience is not None and self.eval_every == 0:
+            raise ValueError("TrainConfig: patience needs evaluations: set eval_every above 0")
         _check_int("seed", self.seed, 0, most=2**63 - 1)
-        if not isinstance(self.log_grad_norm, bool):
-            raise TypeError(
-                f"TrainConfig: log_grad_norm must be True or False, got {self.log_grad_norm!r}"
-            )
+        for name in ("decay_biases", "log_grad_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(
+                    f"TrainConfig: {name} must be True or False, got {getattr(self, name)!r}"
+                )
 
     def _check_rates(self) -> None:
         _check_float("lr", self.lr, above=0.0, most=_MOST_RATE)
         _check_float("eps", self.eps, above=0.0)
         _check_float("lr_drop_factor", self.lr_drop_factor, least=0.0)
         _check_float("lr_min", self.lr_min, least=0.0, most=self.lr)
+        _check_float("lr_decay", self.lr_decay, least=0.0, most=_MOST_RATE)
         _check_float("momentum", self.momentum, least=0.0, below=1.0)
+        _check_float("label_smoothing", self.label_smoothing, least=0.0, most=1.0)
+        _check_float("z_loss", self.z_loss, least=0.0, most=_MOST_RATE)
+        _check_float("dropout", self.dropout, least=0.0, below=1.0)
         if self.weight_decay is not None:
             _check_float("weight_decay", self.weight_decay, least=0.0, most=_MOST_RATE)
         if self.max_grad_norm is not None:

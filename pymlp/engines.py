@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from pymlp import reference
 from pymlp._library import KERNEL_DEVICES
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
+from pymlp.dropout import dropout_masks
 from pymlp.flat import FlatParameters, flat_gradient, flat_step
 from pymlp.model import MLP
 from pymlp.native import NativeEngine
@@ -29,7 +30,11 @@ class _TorchEngine:
     def __init__(self, model: MLP | reference.MLP, examples: Examples, config: TrainConfig) -> None:
         self.model = model
         self._trained = TrainedParameters(model)
+        self._config = config
         self._max_norm = config.max_grad_norm
+        # Those that are off are not passed, so that a model with a loss of its own need not know.
+        terms = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
+        self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
         self._optimizer = self._make_optimizer(config)
         self._tokens, self._targets = examples.tokens, examples.targets
         self._norms: list[Tensor] | None = None
@@ -44,7 +49,9 @@ class _TorchEngine:
             losses: list[Tensor | float] = []
             self._norms = [] if wants_norms else None
             try:
-                self._run_gathered(steps.indices[part], steps.rates[part].tolist(), losses)
+                self._run_gathered(
+                    steps.indices[part], steps.rates[part].tolist(), steps.first + start, losses
+                )
             finally:
                 steps.done += len(losses)
                 done = slice(start, steps.done)
@@ -63,33 +70,49 @@ class _TorchEngine:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        indices = {name: index for index, name in enumerate(self._trained.names)}
+        groups = self._optimizer.param_groups
+        order = {p: index for index, p in enumerate(p for group in groups for p in group["params"])}
+        indices = {
+            name: order[parameter]
+            for name, parameter in zip(self._trained.names, self._trained.tensors, strict=True)
+        }
         tensors: dict[int, dict[str, Tensor]] = {}
         for path, value in state.items():
             name, _, key = path.rpartition(".")
             tensors.setdefault(indices[name], {})[key] = value
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": tensors, "param_groups": groups})
+        described = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": tensors, "param_groups": described})
 
     def _make_optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
-        return _optimizer(self._trained.tensors, config)
+        return _optimizer(
+            dict(zip(self._trained.names, self._trained.tensors, strict=True)), config
+        )
 
     def _run_gathered(
-        self, indices: Tensor, rates: list[float], losses: list[Tensor | float]
+        self, indices: Tensor, rates: list[float], first: int, losses: list[Tensor | float]
     ) -> None:
-        """Append the loss of each step when it is complete."""
+        """Append the loss of each step, the first of which has this number, when it is complete."""
         # index_select is cheaper than indexing, and starts no threads for a few rows.
         rows = indices.flatten().to(self._targets.device)
         tokens = self._tokens.index_select(0, rows).view(*indices.shape, -1).unbind()
         targets = self._targets.index_select(0, rows).view(indices.shape).unbind()
-        group = self._optimizer.param_groups[0]
-        for step_tokens, step_targets, rate in zip(tokens, targets, rates, strict=True):
-            group["lr"] = rate
-            losses.append(self._step(step_tokens, step_targets))
+        groups = self._optimizer.param_groups
+        for i, (step_tokens, step_targets) in enumerate(zip(tokens, targets, strict=True)):
+            for group in groups:
+                group["lr"] = rates[i]
+            losses.append(self._step(step_tokens, step_targets, first + i))
 
-    def _step(self, tokens: Tensor, targets: Tensor) -> Tensor | float:
-        """One update; the loss before it: a number if asking for it waits for no device."""
+    def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
+        """Update number ``step``; the loss before it: a number if asking waits for no device."""
         raise NotImplementedError
+
+    def _loss(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor:
+        """What the step minimises."""
+        if self._config.dropout == 0.0:
+            return self.model.loss(tokens, targets, **self._terms)
+        like = self._trained.tensors[0]
+        masks = dropout_masks(self.model.config, self._config, step, like)
+        return self.model.loss(tokens, targets, dropout=masks, **self._terms)
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         """Note the norm of the gradients, and scale them down to the largest one allowed."""
@@ -115,8 +138,8 @@ class AutogradEngine(_TorchEngine):
             )
         super().__init__(model, examples, config)
 
-    def _step(self, tokens: Tensor, targets: Tensor) -> Tensor | float:
-        loss = self.model.loss(tokens, targets)
+    def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
+        loss = self._loss(tokens, targets, step)
         # Cheaper than zero_grad() and backward(), which accumulate into existing gradients.
         gradients = torch.autograd.grad(loss, self._trained.tensors)
         for parameter, gradient in zip(self._trained.tensors, gradients, strict=True):
@@ -155,9 +178,9 @@ class FlatAutogradEngine(_TorchEngine):
 
     def _make_optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
         self._flat = FlatParameters(self._trained.tensors)
-        return _optimizer([self._flat.vector], config)
+        return _optimizer({"vector": self._flat.vector}, config)
 
-    def _step(self, tokens: Tensor, targets: Tensor) -> Tensor | float:
+    def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
         vector = self._flat.vector
         loss, gradient = flat_gradient(vector, tokens, targets, self.model.config)
         vector.grad = gradient
@@ -174,8 +197,8 @@ class ReferenceEngine(_TorchEngine):
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
         super().__init__(_plain(model), examples, config)
 
-    def _step(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        loss = self.model.loss(tokens, targets)
+    def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor:
+        loss = self._loss(tokens, targets, step)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip(self._trained.tensors)
@@ -206,7 +229,7 @@ def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:
     """The name of the engine to train with, for ``"auto"`` the fastest that applies, and why."""
     if config.engine != "auto":
         return config.engine, "as configured"
-    obstacle = NativeEngine.obstacle(model)
+    obstacle = NativeEngine.obstacle(model, config)
     if obstacle is None:
         return "native", "the fastest"
     engine = "autograd" if _without_kernels(model) is None else "reference"
@@ -219,8 +242,14 @@ def make_engine(name: str, model: MLP, examples: Examples, config: TrainConfig) 
 
 
 def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engine:
-    flat = _without_kernels(model) is None and FlatParameters.can_hold(model)
+    flat = _without_kernels(model) is None and FlatParameters.can_hold(model) and _is_plain(config)
     return (FlatAutogradEngine if flat else AutogradEngine)(model, examples, config)
+
+
+def _is_plain(config: TrainConfig) -> bool:
+    """Whether it is plain cross-entropy that is minimised, all parameters being treated alike."""
+    extras = (config.label_smoothing, config.z_loss, config.dropout)
+    return not any(extras) and config.decay_biases
 
 
 _ENGINES: dict[str, Callable[[MLP, Examples, TrainConfig], Engine]] = {
@@ -250,12 +279,21 @@ def _plain(model: MLP) -> reference.MLP:
     return plain
 
 
-def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(
+    parameters: Mapping[str, nn.Parameter], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """Of the parameters by name; biases make a group of their own if they are not to decay."""
     options: dict[str, Any] = {"lr": config.lr}
     if config.weight_decay is not None:
         options["weight_decay"] = config.weight_decay
+    groups: list[dict[str, Any]] = [{"params": list(parameters.values())}]
+    if not config.decay_biases:
+        is_bias = {name: name.endswith(".bias") for name in parameters}
+        decaying = [p for name, p in parameters.items() if not is_bias[name]]
+        biases = [p for name, p in parameters.items() if is_bias[name]]
+        groups = [{"params": decaying}, {"params": biases, "weight_decay": 0.0}]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, betas=config.betas, eps=config.eps, **options)
+        return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, **options)
     if config.optimizer == "momentum":
         options["momentum"] = config.momentum
-    return torch.optim.SGD(parameters, **options)
+    return torch.optim.SGD(groups, **options)

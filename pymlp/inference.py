@@ -25,8 +25,8 @@ _SAMPLES: dict[torch.dtype, Any] = {
     torch.float64: _engine.sample_float64,
 }
 
-# Examples whose logits are held at once where PyTorch does the work.
-_ROWS = 4096
+# Examples, and logits, that are held at once where PyTorch does the work.
+_ROWS, _LOGITS = 4096, 2**24
 
 # Multiply-adds that are worth the start of threads, 50 microseconds.
 _WORTH_THREADS = 2**22
@@ -52,10 +52,12 @@ def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
     Equivalent to: ``F.cross_entropy(model(tokens), targets, reduction="none").double()``.
     """
     if not is_native(model):
-        device = next(model.parameters()).device
+        like = model.embedding.weight
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        rows = min(_ROWS, max(1, _LOGITS // model.config.vocab_size))
         parts = [
-            F.cross_entropy(model(t.to(device)).float(), y.to(device), reduction="none")
-            for t, y in zip(tokens.split(_ROWS), targets.split(_ROWS), strict=True)
+            F.cross_entropy(model(t.to(like.device)).to(dtype), y.to(like.device), reduction="none")
+            for t, y in zip(tokens.split(rows), targets.split(rows), strict=True)
         ]
         return torch.cat(parts).double().cpu() if parts else torch.zeros(0, dtype=torch.float64)
     losses = _LOSSES[model.embedding.weight.dtype](

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pymlp import functional, reference
+from pymlp.reference import DropoutMasks
 
 LECTURE_SEED = 2147483647
 INITS = ("torch", "lecture")
@@ -25,10 +26,12 @@ class MLPConfig:
         vocab_size: number V of tokens.
         block_size: length T of the context.
         n_embd: width E of an embedding row.
-        n_hidden: number H of hidden units.
+        n_hidden: number H of hidden units; may be 0 with `direct`.
+        direct: connections from the embeddings straight to the output, beside the hidden layer
+            (Bengio et al., 2003, section 2: the matrix W).
 
     Raises:
-        TypeError: a size is not an int.
+        TypeError: a size is not an int, or `direct` is not a bool.
         ValueError: a size is below 1, or there are more parameters than any memory holds.
     """
 
@@ -36,16 +39,20 @@ class MLPConfig:
     block_size: int = 3
     n_embd: int = 10
     n_hidden: int = 200
+    direct: bool = False
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        if not isinstance(self.direct, bool):
+            raise TypeError(f"MLPConfig: direct must be True or False, got {self.direct!r}")
+        for name in ("vocab_size", "block_size", "n_embd", "n_hidden"):
+            value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(
-                    f"MLPConfig: {field.name} must be an int, got {type(value).__name__} {value!r}"
+                    f"MLPConfig: {name} must be an int, got {type(value).__name__} {value!r}"
                 )
-            if value < 1:
-                raise ValueError(f"MLPConfig: {field.name} must be at least 1, got {value}")
+            least = 0 if name == "n_hidden" and self.direct else 1
+            if value < least:
+                raise ValueError(f"MLPConfig: {name} must be at least {least}, got {value}")
         if self.n_params > _MAX_PARAMS:
             raise ValueError(f"MLPConfig: {self.n_params:,} parameters are too many: {self}")
 
@@ -55,7 +62,8 @@ class MLPConfig:
         embedding = self.vocab_size * self.n_embd
         hidden = (self.block_size * self.n_embd + 1) * self.n_hidden
         output = (self.n_hidden + 1) * self.vocab_size
-        return embedding + hidden + output
+        direct = self.block_size * self.n_embd * self.vocab_size if self.direct else 0
+        return embedding + hidden + output + direct
 
 
 class MLP(nn.Module):
@@ -64,7 +72,8 @@ class MLP(nn.Module):
     The embeddings of T tokens, laid side by side, go through one tanh layer; a linear layer gives
     the logits of the next token. Parameters have the names, shapes and first values of torch.nn's
     modules: `embedding.weight` (V, E), `hidden.weight` (H, T*E), `hidden.bias` (H,),
-    `output.weight` (V, H), `output.bias` (V,). `pymlp.reference.MLP` has the same state_dict.
+    `output.weight` (V, H), `output.bias` (V,) and, with direct connections, `direct.weight`
+    (V, T*E). `pymlp.reference.MLP` has the same state_dict.
     Equivalent to: `reference.MLP(config)`.
 
     Args:
@@ -74,27 +83,79 @@ class MLP(nn.Module):
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         self.config = config
+        n_input = config.block_size * config.n_embd
+        linear = nn.Linear if config.n_hidden else reference.EmptyLinear
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.hidden = nn.Linear(config.block_size * config.n_embd, config.n_hidden)
-        self.output = nn.Linear(config.n_hidden, config.vocab_size)
+        self.hidden = linear(n_input, config.n_hidden)
+        self.output = linear(config.n_hidden, config.vocab_size)
+        # Drawn last, so that the others begin as without it.
+        self.direct = nn.Linear(n_input, config.vocab_size, bias=False) if config.direct else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (..., V) of the token that follows each context in `tokens` (..., T)."""
-        hidden = functional.embed_linear_tanh(
-            tokens, self.embedding.weight, self.hidden.weight, self.hidden.bias
-        )
-        return F.linear(hidden, self.output.weight, self.output.bias)
+        return F.linear(*self._last_layer(tokens, None), self.output.bias)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats (a scalar) of `targets` (B,) after `tokens` (B, T)."""
-        return functional.mlp_cross_entropy(
-            tokens,
+    def loss(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        dropout: DropoutMasks | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy in nats (a scalar) of `targets` (B,) after `tokens` (B, T).
+
+        Never holds the (B, V) logits. Equivalent to: `reference.MLP.loss`.
+
+        Args:
+            tokens, targets: ids.
+            label_smoothing, z_loss: as in `pymlp.linear_cross_entropy`.
+            dropout: masks of this batch, or None for all of the network.
+        """
+        if self.direct is None and dropout is None and z_loss == 0.0:
+            return functional.mlp_cross_entropy(
+                tokens,
+                targets,
+                self.embedding.weight,
+                self.hidden.weight,
+                self.hidden.bias,
+                self.output.weight,
+                self.output.bias,
+                label_smoothing=label_smoothing,
+            )
+        input, weight = self._last_layer(tokens, dropout)
+        return functional.linear_cross_entropy(
+            input,
+            weight,
             targets,
-            self.embedding.weight,
-            self.hidden.weight,
-            self.hidden.bias,
-            self.output.weight,
-            self.output.bias,
+            linear_bias=self.output.bias,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
+
+    def _last_layer(self, tokens: Tensor, dropout: DropoutMasks | None) -> tuple[Tensor, Tensor]:
+        """What goes into the last layer, and its weight: (..., K) and (V, K).
+
+        K is H, or H + T*E with direct connections, whose sum is one product of side-by-side
+        matrices.
+        """
+        if self.direct is None and dropout is None:
+            return self._hidden(tokens), self.output.weight
+        x = F.embedding(tokens, self.embedding.weight).flatten(-2)
+        if dropout is None:
+            h = self._hidden(tokens)
+        else:
+            x = x * dropout.input
+            h = torch.tanh(F.linear(x, self.hidden.weight, self.hidden.bias)) * dropout.hidden
+        if self.direct is None:
+            return h, self.output.weight
+        weight = torch.cat([self.output.weight, self.direct.weight], dim=1)
+        return torch.cat([h, x], dim=-1), weight
+
+    def _hidden(self, tokens: Tensor) -> Tensor:
+        return functional.embed_linear_tanh(
+            tokens, self.embedding.weight, self.hidden.weight, self.hidden.bias
         )
 
 
@@ -104,7 +165,8 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
 
     Draws C (V, E), W1 (T*E, H), b1 (H,), W2 (H, V), b2 (V,) from the standard normal distribution,
     in this order and layout, from a generator of its own on the CPU, and transposes W1 and W2 into
-    torch.nn's layout. The global generator is not touched.
+    torch.nn's layout. Direct connections, which the lecture has not, begin at 0. The global
+    generator is not touched.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = (
@@ -116,6 +178,8 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
     )
     for parameter in parameters:
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    if model.direct is not None:
+        model.direct.weight.zero_()
 
 
 def seeded_model(config: MLPConfig, seed: int, init: str = "torch") -> MLP:

@@ -34,9 +34,8 @@ class NativeEngine:
     after `Steps.done` steps.
 
     Args:
-        model: as `obstacle` allows it.
+        model, config: as `obstacle` allows them.
         examples: on the CPU.
-        config: of the run.
 
     Attributes:
         threads: how many a `run` uses; None, as at first, is ``torch.get_num_threads()``.
@@ -49,7 +48,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
-        obstacle = self.obstacle(model)
+        obstacle = self.obstacle(model, config)
         if obstacle is not None:
             raise ValueError(
                 f"Trainer: engine='native' does not apply: {obstacle}; "
@@ -58,6 +57,7 @@ class NativeEngine:
         self.model: MLP | reference.MLP = model
         self.threads: int | None = None
         self._mlp = model
+        self._config = config
         self._trained = TrainedParameters(model)
         self._is_trained = [p.requires_grad for p in model.parameters()]
         self._state_names = _state_names(config)
@@ -70,11 +70,18 @@ class NativeEngine:
         self._loop = _make_loop(model, examples, config)
 
     @staticmethod
-    def obstacle(model: MLP) -> str | None:
-        """Why this engine cannot train ``model``; None if it can."""
+    def obstacle(model: MLP, config: TrainConfig) -> str | None:
+        """Why this engine cannot train ``model`` as ``config`` says; None if it can."""
+        for name in ("label_smoothing", "z_loss", "dropout"):
+            if getattr(config, name) > 0:
+                return f"it does not know {name} yet"
+        if not config.decay_biases:
+            return "its weight decay does not spare the biases yet"
         parameters = dict(model.named_parameters())
         if type(model) is not MLP:
             return f"the model is a {type(model).__name__}, not a plain MLP"
+        if model.config.direct:
+            return "it does not know direct connections yet"
         if tuple(parameters) != LAYOUT:
             return f"the parameters are {', '.join(parameters)}, not {', '.join(LAYOUT)}"
         for name, parameter in parameters.items():
@@ -151,7 +158,7 @@ class NativeEngine:
 
     def _check_memory(self) -> None:
         """The parameters may have got new memory, type or device since the last run."""
-        obstacle = self.obstacle(self._mlp)
+        obstacle = self.obstacle(self._mlp, self._config)
         if obstacle is None and self._mlp.embedding.weight.dtype != self._dtype:
             obstacle = f"the parameters were {self._dtype}"
         if obstacle is not None:

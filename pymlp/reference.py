@@ -13,7 +13,7 @@ Shapes use B (batch), T (block_size), V (vocab_size), E (n_embd) and H (n_hidden
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -180,6 +180,29 @@ def mlp_cross_entropy(
 # --- the model ------------------------------------------------------------------------------------
 
 
+class DropoutMasks(NamedTuple):
+    """What dropout multiplies a batch with: 0, or 1 / (1 - rate), drawn anew for every step.
+
+    Attributes:
+        input: (B, T*E), of the concatenated embeddings.
+        hidden: (B, H), of the hidden layer after tanh.
+    """
+
+    input: Tensor
+    hidden: Tensor
+
+
+class EmptyLinear(nn.Linear):
+    """A linear layer from or to nothing, whose bias begins at 0 as torch.nn's would.
+
+    torch.nn warns that there is nothing to initialise.
+    """
+
+    def reset_parameters(self) -> None:
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
 class MLP(nn.Module):
     """The lecture's network in plain PyTorch; its state_dict is that of `pymlp.MLP`.
 
@@ -190,20 +213,47 @@ class MLP(nn.Module):
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         self.config = config
+        n_input = config.block_size * config.n_embd
+        linear = nn.Linear if config.n_hidden else EmptyLinear
         self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.hidden = nn.Linear(config.block_size * config.n_embd, config.n_hidden)
-        self.output = nn.Linear(config.n_hidden, config.vocab_size)
+        self.hidden = linear(n_input, config.n_hidden)
+        self.output = linear(config.n_hidden, config.vocab_size)
+        self.direct = nn.Linear(n_input, config.vocab_size, bias=False) if config.direct else None
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, dropout: DropoutMasks | None = None) -> Tensor:
         """Logits (..., V) of the token that follows each context in `tokens` (..., T)."""
-        emb = self.embedding(tokens)  # (..., T, E)
-        h = torch.tanh(self.hidden(emb.flatten(-2)))  # (..., H)
+        x = self.embedding(tokens).flatten(-2)  # (..., T*E)
+        if dropout is not None:
+            x = x * dropout.input
+        h = torch.tanh(self.hidden(x))  # (..., H)
+        if dropout is not None:
+            h = h * dropout.hidden
         logits: Tensor = self.output(h)  # (..., V)
+        if self.direct is not None:
+            logits = logits + self.direct(x)
         return logits
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats (a scalar) of `targets` (B,) after `tokens` (B, T)."""
-        return cross_entropy(self(tokens), targets)
+    def loss(
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        dropout: DropoutMasks | None = None,
+    ) -> Tensor:
+        """Mean cross-entropy in nats (a scalar) of `targets` (B,) after `tokens` (B, T).
+
+        Args:
+            tokens, targets: ids.
+            label_smoothing, z_loss: as in `linear_cross_entropy`.
+            dropout: masks of this batch, or None for all of the network.
+        """
+        logits = self(tokens, dropout)
+        loss = cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        if z_loss != 0.0:
+            loss = loss + z_loss * logits.logsumexp(-1).square().mean()
+        return loss
 
 
 # --- the lecture's steps, to be checked by hand ---------------------------------------------------

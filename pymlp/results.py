@@ -20,7 +20,8 @@ class Result:
 
     Attributes:
         config: what it was made from.
-        model: with its parameters after the last step that was done.
+        model: with its parameters after the last step that was done; with their average, where the
+            config asks for one.
         engine: the engine that trained it, ``config.engine`` where it came to none.
         step: updates done.
         train_loss, dev_loss: at the end, in nats per token over all examples; None where there is
@@ -56,7 +57,7 @@ class Result:
         best = history.best
         return cls(
             config=config,
-            model=model,
+            model=model if trainer.average is None else trainer.average,
             engine=trainer.engine.name,
             step=trainer.step,
             train_loss=None if last is None else last.train,

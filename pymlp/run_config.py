@@ -26,6 +26,7 @@ class RunConfig(TrainConfig):
     Attributes:
         n_embd: width E of an embedding row.
         n_hidden: number H of hidden units.
+        direct: connections from the embeddings to the output, as in `MLPConfig`.
         init: ``"torch"`` or ``"lecture"``, as in `Preset`.
         dtype: of the parameters: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``;
             the native engine does the first two.
@@ -37,12 +38,13 @@ class RunConfig(TrainConfig):
 
     n_embd: int = 10
     n_hidden: int = 200
+    direct: bool = False
     init: str = "torch"
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        MLPConfig(vocab_size=1, n_embd=self.n_embd, n_hidden=self.n_hidden)
+        self._sizes(vocab_size=1, block_size=1)
         for name, known in (("init", INITS), ("dtype", DTYPES)):
             if getattr(self, name) not in known:
                 listed = ", ".join(repr(choice) for choice in known)
@@ -61,8 +63,11 @@ class RunConfig(TrainConfig):
 
     def build_model(self, data: Dataset) -> MLP:
         """The model as it is before the first step; torch's global generator stays as it is."""
-        sizes = MLPConfig(len(data.vocabulary), data.block_size, self.n_embd, self.n_hidden)
+        sizes = self._sizes(len(data.vocabulary), data.block_size)
         return seeded_model(sizes, self.seed, self.init).to(getattr(torch, self.dtype))
+
+    def _sizes(self, vocab_size: int, block_size: int) -> MLPConfig:
+        return MLPConfig(vocab_size, block_size, self.n_embd, self.n_hidden, self.direct)
 
     def train_config(self) -> TrainConfig:
         """The part that a `Trainer` takes."""

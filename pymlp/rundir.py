@@ -2,10 +2,10 @@
 
     config.toml         the configuration of model and trainer, and which data
     vocab.json          the vocabulary
-    state.safetensors   the checkpoint: parameters, best parameters, optimizer, batches, step
+    state.safetensors   the checkpoint: parameters, average, best ones, optimizer, batches, step
     metrics.jsonl       one JSON object a line: {step, lr, loss} or {step, train_loss, dev_loss}
     losses.f64          the loss of every step, little-endian float64
-    model.safetensors   the parameters of the checkpoint
+    model.safetensors   the parameters of the checkpoint; their average, if the run keeps one
     best.safetensors    the parameters with the lowest dev loss so far
 
 A checkpoint comes into being at one moment: when ``state.safetensors`` is replaced. What was
@@ -38,6 +38,9 @@ _CONFIG, _VOCABULARY, _STATE = "config.toml", "vocab.json", "state.safetensors"
 _METRICS, _LOSSES = "metrics.jsonl", "losses.f64"
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
+# Settings that the first runs of this format do not have.
+_ADDED = {"direct", "lr_decay", "decay_biases", "label_smoothing", "z_loss", "dropout"}
+
 Record = Mapping[str, Any]
 T = TypeVar("T", MLPConfig, TrainConfig)
 
@@ -48,8 +51,8 @@ class Checkpoint:
 
     Attributes:
         losses: (S,) float64, the loss of each of the S steps done.
-        tensors: by name; what stands before the first dot is ``model``, ``best``, ``optimizer`` or
-            ``batches``.
+        tensors: by name; what stands before the first dot is ``model``, ``average``, ``best``,
+            ``optimizer`` or ``batches``.
         info: what else the trainer has to know again, as JSON.
     """
 
@@ -178,8 +181,8 @@ class RunDirectory:
     def _write_derived(self, checkpoint: Checkpoint) -> None:
         from safetensors.torch import save
 
-        for prefix, name in (("model", _MODEL), ("best", _BEST)):
-            tensors = checkpoint.group(prefix)
+        current = checkpoint.group("average") or checkpoint.group("model")
+        for tensors, name in ((current, _MODEL), (checkpoint.group("best"), _BEST)):
             if tensors:
                 savable = {name: _savable(tensor) for name, tensor in tensors.items()}
                 write_atomically(self.path / name, save(savable))
@@ -262,6 +265,8 @@ class RunDirectory:
     def model(self, *, best: bool = False) -> MLP:
         """The model with the parameters of the last checkpoint, or the ``best`` ones, on the CPU.
 
+        Those of a run with ``TrainConfig.average`` are averages.
+
         Raises:
             FileNotFoundError: ``best``, and nothing has been evaluated yet.
             ValueError: the file is damaged, or of another model.
@@ -289,9 +294,11 @@ class RunDirectory:
 
     def _parse(self, kind: type[T], table: Record) -> T:
         path = self.path / _CONFIG
-        # Settings that are None are not written. Any other that is missing must not be made up.
+        # Settings that are None are not written. Any other that is missing must not be made up,
+        # but for those that came later, whose default is what runs without them did.
         for field in fields(kind):
-            if field.name not in table and field.default is not None:
+            expected = field.default is not None and field.name not in _ADDED
+            if field.name not in table and expected:
                 raise ValueError(f"{path}: {field.name} is missing")
         try:
             return kind(**table)

@@ -87,6 +87,7 @@ class Stepper:
             indices=indices,
             rates=torch.tensor(rates, dtype=torch.float64),
             losses=self.losses[part],
+            first=self.step,
             grad_norms=None if self.grad_norms is None else self.grad_norms[part],
         )
 

@@ -26,6 +26,7 @@ class Steps:
         losses: (K,) float64, filled in: the loss of each step before its update.
         grad_norms: (K,) float64, filled in: the norm of the whole gradient before clipping; None if
             nobody wants to know.
+        first: number of the first step, counted from 0 at the beginning of the training.
         stopping: set, from any thread, to make the engine return soon.
         done: steps that are complete; fewer than K if the engine was stopped or raised an
             exception, and then the model and the optimizer are as these steps left them.
@@ -35,6 +36,7 @@ class Steps:
     rates: Tensor
     losses: Tensor
     grad_norms: Tensor | None = None
+    first: int = 0
     stopping: bool = False
     done: int = 0
 

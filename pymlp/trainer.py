@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pymlp import sources
+from pymlp.averaging import Average
 from pymlp.callbacks import Callback
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset, Examples, Splits
@@ -54,13 +55,16 @@ class Trainer:
         self.config = config or TrainConfig()
         self.callbacks = tuple(callbacks)
         self._stepper = Stepper(model, data.train, self.config)
+        reach = self.config.average
+        self._average = None if reach is None else Average(model, reach)
         self._records: list[dict[str, Any]] = []
         self._best: Evaluation | None = None
         self._best_tensors: dict[str, Tensor] = {}
         self._run: RunDirectory | None = None
         self._saved_step = -1
         self._stopping = False
-        self._recorded = {"log": 0, "eval": 0}  # the step of the last record of each
+        # The step at which each was last done.
+        self._recorded = {"average": 0, "log": 0, "eval": 0}
 
     @property
     def step(self) -> int:
@@ -78,6 +82,19 @@ class Trainer:
         return self._stepper.engine_reason
 
     @property
+    def average(self) -> MLP | None:
+        """The model with averaged parameters, which is what is evaluated; None without one."""
+        return None if self._average is None else self._average.model
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether ``config.patience`` evaluations have passed since the best one."""
+        if self.config.patience is None or self._best is None:
+            return False
+        since = [e for e in evaluations(self._records) if e.step > self._best.step]
+        return len(since) >= self.config.patience
+
+    @property
     def history(self) -> History:
         """What has been measured so far."""
         norms = self._stepper.grad_norms
@@ -93,7 +110,7 @@ class Trainer:
     # --- training ---------------------------------------------------------------------------------
 
     def fit(self) -> History:
-        """Train up to ``config.steps``, from wherever the trainer is.
+        """Train up to ``config.steps``, from wherever the trainer is, or until it is `exhausted`.
 
         A run directory, once there is one (`save`, `resume`), gets a checkpoint every
         ``checkpoint_every`` steps and at the end. An exception, KeyboardInterrupt too, leaves
@@ -105,7 +122,7 @@ class Trainer:
                 finite any more. The last checkpoint stays.
         """
         self._attend()
-        while self.step < self.config.steps and not self._stopping:
+        while self.step < self.config.steps and not (self._stopping or self.exhausted):
             losses = self._stepper.run(self._next_event())
             if len(losses) == 0:  # stopped within the first step
                 continue
@@ -127,20 +144,23 @@ class Trainer:
     def evaluate(self, split: str) -> float:
         """Exact mean loss in nats on ``"train"``, ``"dev"`` or ``"test"``.
 
+        It is that of the `average`, where there is one.
+
         Raises:
             ValueError: no such split, or it is empty.
         """
         if split not in Splits._fields:
             raise ValueError(f"Trainer: split must be train, dev or test, got {split!r}")
-        return evaluate(self._stepper.engine.model, getattr(self.data, split))
+        return evaluate(self.average or self._stepper.engine.model, getattr(self.data, split))
 
     def _next_event(self) -> int:
-        periods = [self._period(event) for event in ("log", "eval", "checkpoint")]
+        periods = [self._period(event) for event in ("average", "log", "eval", "checkpoint")]
         events = [(self.step // period + 1) * period for period in periods if period]
         return min(self.config.steps, *events)
 
     def _attend(self) -> None:
         """See to what is due at this step and not done: an exception may have come between."""
+        self._update_average()
         if self._is_due("log"):
             self._log()
         if self._is_due("eval"):
@@ -148,7 +168,16 @@ class Trainer:
         if self._is_due("checkpoint"):
             self._commit()
 
+    def _update_average(self) -> None:
+        period = self._period("average")
+        if period and self.step % period == 0 and self._recorded["average"] < self.step:
+            assert self._average is not None
+            self._average.update(self.step)
+            self._recorded["average"] = self.step
+
     def _period(self, event: str) -> int:
+        if event == "average":
+            return 0 if self._average is None else self._average.period
         period: int = getattr(self.config, f"{event}_every")
         return period
 
@@ -179,7 +208,8 @@ class Trainer:
         self._record("eval", {"step": self.step} | losses)
         if self._best is None or result.dev < self._best.dev:
             self._best = result
-            self._best_tensors = {n: t.clone() for n, t in self.model.state_dict().items()}
+            best = self.average or self.model
+            self._best_tensors = {n: t.clone() for n, t in best.state_dict().items()}
         self._tell("on_eval", result)
 
     def _record(self, event: str, record: dict[str, Any]) -> None:
@@ -292,6 +322,8 @@ class Trainer:
         best = checkpoint.info["best"]
         self._best = Evaluation(*best) if best else None
         self._best_tensors = checkpoint.group("best")
+        if self._average is not None:
+            self._average.load_state_dict(checkpoint.group("average"))
         self._stepper.load_state_dict(
             checkpoint.losses, checkpoint.group("optimizer"), checkpoint.group("batches")
         )
@@ -307,7 +339,10 @@ class Trainer:
         self._tell("on_checkpoint", self._run.path)
 
     def _checkpoint(self) -> Checkpoint:
+        self._update_average()
         groups = {"model": self.model.state_dict(), "best": self._best_tensors}
+        if self._average is not None:
+            groups["average"] = self._average.state_dict()
         tensors = {f"{group}.{n}": t for group, part in groups.items() for n, t in part.items()}
         frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
         return Checkpoint(
@@ -328,7 +363,8 @@ def _check_plain(model: MLP) -> None:
             f"Trainer: a run directory holds an MLP with {', '.join(expected)}, "
             f"got {type(model).__name__} with {', '.join(tensors)}: save its state_dict instead"
         )
-    if len({tensor.data_ptr() for tensor in tensors.values()}) < len(tensors):
+    places = [tensor.data_ptr() for tensor in tensors.values() if tensor.numel()]
+    if len(set(places)) < len(places):
         raise ValueError(
             "Trainer: a run directory holds each parameter by itself, two of this model share "
             "memory: save its state_dict instead"

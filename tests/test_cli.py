@@ -111,6 +111,7 @@ def test_defaults_are_the_lecture_on_bundled_names():
         "block_size": 3,
         "n_embd": 10,
         "n_hidden": 200,
+        "direct": False,
     }
 
 
@@ -384,9 +385,43 @@ def test_help(command):
     assert "--json" in text
 
 
+def test_training_options_reach_the_run():
+    options = {
+        "--label-smoothing": 0.1,
+        "--z-loss": 0.01,
+        "--dropout": 0.2,
+        "--schedule": "inverse",
+        "--lr-decay": 0.5,
+        "--patience": 2,
+        "--average": 5,
+    }
+    flags = [str(part) for option in options.items() for part in option]
+    result = train("--direct", "--no-decay-biases", *flags, "--n-hidden", 0, "--json")
+    assert only_json(result)["engine"] != "native"
+    config = RunDirectory.open("runs/lecture").config()
+    assert config["model"]["direct"] is True
+    assert config["model"]["n_hidden"] == 0
+    assert config["train"]["decay_biases"] is False
+    written = {flag: config["train"][flag[2:].replace("-", "_")] for flag in options}
+    assert written == options
+    for command in (("eval", "runs/lecture"), ("sample", "runs/lecture", "-n", 3)):
+        run(*command)
+    run("score", "runs/lecture", "lines.txt", "--best")
+
+
+def test_patience_is_told():
+    flags = ("--lr", 30, "--patience", 1, "--eval-every", 2, "--steps", 500)
+    result = train(*flags, "--json")
+    message = (
+        r"Stopped early at step (\d+): 1 evaluations found no lower dev loss than that of step"
+    )
+    step = int(re.search(message, result.stderr)[1])
+    assert only_json(result)["step"] == step < 500
+
+
 def test_help_has_the_defaults_of_the_presets():
     text = " ".join(run("train", "--help").stdout.split())
-    assert "Hidden units. [default: 100 for lecture-2d, 200 for lecture]" in text
+    assert "may be 0 with --direct. [default: 100 for lecture-2d, 200 for lecture]" in text
     assert "Learning rate. [default: 0.1]" in text
 
 

@@ -34,6 +34,12 @@ def test_cosine_after_warmup():
     assert config.learning_rate(8) == pytest.approx(0.2)
 
 
+def test_inverse_is_the_papers():
+    config = TrainConfig(steps=10, lr=0.5, schedule="inverse", lr_decay=0.25)
+    rates = [config.learning_rate(step) for step in (0, 1, 4, 8)]
+    assert rates == pytest.approx([0.5, 0.4, 0.25, 0.5 / 3], rel=1e-15)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "error", "message"),
     [
@@ -47,10 +53,17 @@ def test_cosine_after_warmup():
         ("momentum", 1.0, ValueError, "momentum must be finite and at least 0 and below 1"),
         ("weight_decay", -0.1, ValueError, "weight_decay must be finite and at least 0"),
         ("betas", (0.9,), ValueError, "betas must be two numbers"),
+        ("lr_decay", -1.0, ValueError, "lr_decay must be finite and at least 0"),
+        ("decay_biases", None, TypeError, "decay_biases must be True or False, got None"),
+        ("label_smoothing", 1.1, ValueError, "label_smoothing must be .* at most 1, got 1.1"),
+        ("z_loss", -0.1, ValueError, "z_loss must be finite and at least 0"),
+        ("dropout", 1.0, ValueError, "dropout must be .* at least 0 and below 1, got 1"),
+        ("patience", 0, ValueError, "patience must be at least 1, got 0"),
+        ("average", 2.5, TypeError, "average must be an int, got 2.5"),
         ("seed", 2**63, ValueError, "seed must be at most 9223372036854775807"),
         ("lr_drop_step", -1, ValueError, "lr_drop_step must be at least 0"),
         ("log_every", 0, ValueError, "log_every must be at least 1"),
-        ("schedule", "linear", ValueError, "one of 'constant', 'step', 'cosine', got 'linear'"),
+        ("schedule", "linear", ValueError, "one of 'constant', .*'inverse', got 'linear'"),
         ("optimizer", "adam", ValueError, "one of 'sgd', 'momentum', 'adamw', got 'adam'"),
         ("engine", "jit", ValueError, "one of 'auto', .*'reference', got 'jit'"),
         ("max_grad_norm", 0.0, ValueError, "above 0, got 0"),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from pymlp.config import ENGINES, OPTIMIZERS, SCHEDULES, TrainConfig
+from pymlp.model import MLPConfig
 from pymlp.presets import PRESETS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,9 +21,10 @@ _RATE = click.FloatRange(min=0.0)
 MODEL_OPTIONS: dict[str, tuple[Any, str]] = {
     "block_size": (_POSITIVE, "Tokens of context."),
     "n_embd": (_POSITIVE, "Width of an embedding row."),
-    "n_hidden": (_POSITIVE, "Hidden units."),
+    "n_hidden": (_COUNT, "Hidden units; may be 0 with --direct."),
+    "direct": (None, "Connections from the embeddings straight to the output."),
 }
-# The type is None for a flag.
+# The type is None for what is switched on and off.
 TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     "steps": (_POSITIVE, "Parameter updates; with --resume, train up to this step instead."),
     "batch_size": (_POSITIVE, "Examples in a step."),
@@ -30,6 +32,16 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     "optimizer": (click.Choice(OPTIMIZERS), "As in torch.optim; momentum is SGD with momentum."),
     "momentum": (click.FloatRange(0.0, 1.0, max_open=True), "For --optimizer momentum."),
     "weight_decay": (_RATE, "[default: torch's: 0 for SGD, 0.01 for AdamW]"),
+    "decay_biases": (None, "Whether weight decay pulls at the biases, too."),
+    "label_smoothing": (
+        click.FloatRange(0.0, 1.0),
+        "Share of each target that is spread evenly over the vocabulary.",
+    ),
+    "z_loss": (_RATE, "Factor of log² Z in what is minimised, for a model that normalises itself."),
+    "dropout": (
+        click.FloatRange(0.0, 1.0, max_open=True),
+        "Probability that a unit of the input or the hidden layer is left out of a step.",
+    ),
     "schedule": (click.Choice(SCHEDULES), "How the learning rate changes."),
     "lr_drop_step": (
         _COUNT,
@@ -37,6 +49,7 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     ),
     "lr_drop_factor": (_RATE, "For --schedule step: what the rate is multiplied by."),
     "lr_min": (_RATE, "For --schedule cosine: the rate at the end."),
+    "lr_decay": (_RATE, "For --schedule inverse: r of lr / (1 + r t)."),
     "warmup_steps": (_COUNT, "For --schedule cosine: linear warm-up."),
     "seed": (_COUNT, "Of the initial parameters and the batches."),
     "max_grad_norm": (
@@ -50,6 +63,15 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
         "compare with; auto is the first that applies.",
     ),
     "eval_every": (_COUNT, "Steps between evaluations; 0 is only at the end."),
+    "patience": (
+        _POSITIVE,
+        "Evaluations without a lower dev loss after which training stops.  [default: never]",
+    ),
+    "average": (
+        _POSITIVE,
+        "Steps that an average of the parameters reaches back, which is then what is evaluated "
+        "and used.  [default: no average]",
+    ),
     "checkpoint_every": (_COUNT, "Steps between checkpoints; 0 is only at the end."),
     "log_every": (_POSITIVE, "Steps between lines of metrics.jsonl."),
 }
@@ -59,18 +81,18 @@ def configuration_options(command: F) -> F:
     """Add all of them to ``command``; each parameter is None where the option is not given."""
     for name, (kind, text) in reversed((MODEL_OPTIONS | TRAIN_OPTIONS).items()):
         flag = "--" + name.replace("_", "-")
-        if kind is None:
-            command = click.option(flag, is_flag=True, default=None, help=text)(command)
-            continue
         if "[default" not in text:
             text = f"{text}  [default: {_default(name)}]"
+        if kind is None:
+            command = click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)(command)
+            continue
         command = click.option(flag, type=kind, help=text)(command)
     return command
 
 
 def _default(name: str) -> str:
     """The value without the option; where presets differ, that of each."""
-    defaults = {field.name: field.default for field in fields(TrainConfig)}
+    defaults = {f.name: f.default for kind in (MLPConfig, TrainConfig) for f in fields(kind)}
     of_presets = {
         preset: str((defaults | dict(settings.model) | dict(settings.train))[name])
         for preset, settings in PRESETS.items()

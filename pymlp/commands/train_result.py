@@ -35,6 +35,12 @@ def introduce(trainer: Trainer, out: Path) -> None:
 
 def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
     """Leave pictures in the run directory and print the result, with a few new lines."""
+    best = trainer.history.best
+    if trainer.step < trainer.config.steps and best is not None:
+        note(
+            f"Stopped early at step {trainer.step:,}: {trainer.config.patience} evaluations found "
+            f"no lower dev loss than that of step {best.step:,} (--best uses its parameters)."
+        )
     try:
         pictures = [path.name for path in plot.draw(run, run.path).values()]
     except ImportError as error:
@@ -61,6 +67,7 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
     pace = history.us_per_step
     return {
         "steps": config.steps,
+        "step": trainer.step,
         "batch_size": config.batch_size,
         "engine": trainer.engine.name,
         "engine_reason": trainer.engine_reason,
