@@ -12,7 +12,7 @@ from pymlp.functional import (
     mlp_cross_entropy,
 )
 from pymlp.many import train_many
-from pymlp.model import MLP, MLPConfig, lecture_init
+from pymlp.model import MLP, MLPConfig, lecture_init, scaled_init
 from pymlp.presets import PRESETS
 from pymlp.run_config import RunConfig
 from pymlp.sampling import sample
@@ -42,6 +42,7 @@ __all__ = [
     "mlp_cross_entropy",
     "reference",
     "sample",
+    "scaled_init",
     "score",
     "train_many",
 ]

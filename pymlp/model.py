@@ -12,7 +12,10 @@ from pymlp import functional, reference
 from pymlp.reference import DropoutMasks
 
 LECTURE_SEED = 2147483647
-INITS = ("torch", "lecture")
+INITS = ("torch", "lecture", "scaled", "unigram")
+
+# Factor between the standard deviation of what a tanh layer is fed and that of what it gives.
+_TANH_GAIN = 5 / 3
 
 # A petabyte of them; torch's own sizes end at 2**63.
 _MAX_PARAMS = 2**48
@@ -182,17 +185,60 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
         model.direct.weight.zero_()
 
 
-def seeded_model(config: MLPConfig, seed: int, init: str = "torch") -> MLP:
+@torch.no_grad()
+def scaled_init(model: MLP | reference.MLP, seed: int, targets: Tensor | None = None) -> None:
+    """Overwrite all parameters, in place, so that the model begins by knowing nothing, evenly.
+
+    Embeddings are drawn from the standard normal distribution, the hidden weight from one that
+    keeps the signal at its size through tanh (He et al., 2015), the output weight close to 0. The
+    output bias alone decides the first predictions: log(1/V) for every token or, with `targets`,
+    the logarithm of its frequency, counts being raised by one. Either way the softmax sum of the
+    logits begins at about 1, where self-normalised training wants it (Devlin et al., 2014).
+
+    Args:
+        model: of any sizes.
+        seed: of a generator of its own, on the CPU; the global one is not touched.
+        targets: ids to count, of any shape; None counts nothing.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sizes = model.config
+
+    def draw(parameter: Tensor, deviation: float) -> None:
+        parameter.copy_(deviation * torch.randn(parameter.shape, generator=generator))
+
+    draw(model.embedding.weight, 1.0)
+    draw(model.hidden.weight, _TANH_GAIN / (sizes.block_size * sizes.n_embd) ** 0.5)
+    draw(model.output.weight, 0.01)
+    model.hidden.bias.zero_()
+    counts = torch.ones(sizes.vocab_size, dtype=torch.float64)
+    if targets is not None:
+        counts += torch.bincount(targets.flatten().cpu(), minlength=sizes.vocab_size)
+    model.output.bias.copy_((counts / counts.sum()).log())
+    if model.direct is not None:
+        model.direct.weight.zero_()
+
+
+def seeded_model(
+    config: MLPConfig, seed: int, init: str = "torch", targets: Tensor | None = None
+) -> MLP:
     """A model whose first parameters depend on `seed` alone; the global generator stays as it is.
 
     Args:
         config: sizes of the model.
         seed: with "torch", the parameters are those of `MLP(config)` after `torch.manual_seed`.
-        init: "torch" leaves them so, "lecture" calls `lecture_init` with the same seed.
+        init: "torch" leaves them so, "lecture" calls `lecture_init` with the same seed, "scaled"
+            `scaled_init`, and "unigram" `scaled_init` with `targets`.
+        targets: ids of train whose frequencies "unigram" takes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = MLP(config)
     if init == "lecture":
         lecture_init(model, seed)
+    elif init == "scaled":
+        scaled_init(model, seed)
+    elif init == "unigram":
+        if targets is None:
+            raise ValueError("seeded_model: init='unigram' needs the targets to count")
+        scaled_init(model, seed, targets)
     return model

@@ -15,12 +15,13 @@ class Preset:
     Args:
         model: fields of `MLPConfig`; `vocab_size` comes from the data.
         train: fields of `TrainConfig`.
-        init: "torch" leaves the parameters as torch.nn draws them, "lecture" calls `lecture_init`.
+        init: "torch" leaves the parameters as torch.nn draws them, "lecture" calls `lecture_init`,
+            "scaled" `scaled_init`, "unigram" the same with the frequencies of train.
     """
 
     model: Mapping[str, Any]
     train: Mapping[str, Any]
-    init: Literal["torch", "lecture"] = "torch"
+    init: Literal["torch", "lecture", "scaled", "unigram"] = "torch"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", MappingProxyType(dict(self.model)))

@@ -27,7 +27,7 @@ class RunConfig(TrainConfig):
         n_embd: width E of an embedding row.
         n_hidden: number H of hidden units.
         direct: connections from the embeddings to the output, as in `MLPConfig`.
-        init: ``"torch"`` or ``"lecture"``, as in `Preset`.
+        init: ``"torch"``, ``"lecture"``, ``"scaled"`` or ``"unigram"``, as in `Preset`.
         dtype: of the parameters: ``"float32"``, ``"float64"``, ``"bfloat16"`` or ``"float16"``;
             the native engine does the first two.
 
@@ -64,7 +64,9 @@ class RunConfig(TrainConfig):
     def build_model(self, data: Dataset) -> MLP:
         """The model as it is before the first step; torch's global generator stays as it is."""
         sizes = self._sizes(len(data.vocabulary), data.block_size)
-        return seeded_model(sizes, self.seed, self.init).to(getattr(torch, self.dtype))
+        targets = data.train.targets if self.init == "unigram" else None
+        model = seeded_model(sizes, self.seed, self.init, targets)
+        return model.to(getattr(torch, self.dtype))
 
     def _sizes(self, vocab_size: int, block_size: int) -> MLPConfig:
         return MLPConfig(vocab_size, block_size, self.n_embd, self.n_hidden, self.direct)

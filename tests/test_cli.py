@@ -395,8 +395,9 @@ def test_training_options_reach_the_run():
         "--patience": 2,
         "--average": 5,
     }
+    first = ["--init", "unigram"]
     flags = [str(part) for option in options.items() for part in option]
-    result = train("--direct", "--no-decay-biases", *flags, "--n-hidden", 0, "--json")
+    result = train("--direct", "--no-decay-biases", *first, *flags, "--n-hidden", 0, "--json")
     assert only_json(result)["engine"] != "native"
     config = RunDirectory.open("runs/lecture").config()
     assert config["model"]["direct"] is True

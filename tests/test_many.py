@@ -175,7 +175,7 @@ def test_data_without_dev():
     [
         ({"n_hidden": 0}, ValueError, "n_hidden must be at least 1, got 0"),
         ({"n_embd": 1.0}, TypeError, "n_embd must be an int"),
-        ({"init": "zeros"}, ValueError, "init must be one of 'torch', 'lecture', got 'zeros'"),
+        ({"init": "zeros"}, ValueError, "init must be one of 'torch', .*'unigram', got 'zeros'"),
         ({"dtype": "int8"}, ValueError, "dtype must be one of .*, got 'int8'"),
         ({"dtype": "float16", "engine": "native"}, ValueError, "float64, not float16: use"),
         ({"lr": -1.0}, ValueError, "lr must be finite and above 0"),

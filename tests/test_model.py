@@ -1,13 +1,14 @@
 """The model: sizes, exchange with the reference, the lecture's initialisation, presets."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from pymlp import reference
 from pymlp.config import TrainConfig
-from pymlp.model import MLP, MLPConfig, lecture_init
+from pymlp.model import MLP, MLPConfig, lecture_init, seeded_model
 from pymlp.presets import PRESETS
 
 CONFIG = MLPConfig(vocab_size=27)
@@ -130,3 +131,24 @@ def test_settings_cannot_change_by_accident():
         CONFIG.n_embd = 3
     with pytest.raises(TypeError):
         PRESETS["lecture"].model["n_embd"] = 3
+
+
+def test_scaled_init_begins_with_the_frequencies():
+    targets = torch.tensor([[0, 3], [3, 3]])
+    config = MLPConfig(5, block_size=20, n_embd=50, n_hidden=400, direct=True)
+    model = seeded_model(config, seed=3, init="unigram", targets=targets)
+    tokens = torch.randint(5, (300, 20), generator=torch.Generator().manual_seed(1))
+    expected = torch.tensor([2, 1, 1, 4, 1]) / 9
+    assert model.output.bias.exp().tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    deviations = [p.std().item() for p in (model.embedding.weight, model.hidden.weight)]
+    assert deviations == pytest.approx([1.0, (5 / 3) / 1000**0.5], rel=0.15)
+    assert model.output.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert not model.hidden.bias.any()
+    assert not model.direct.weight.any()
+    log_z = model(tokens).logsumexp(-1)
+    assert log_z.abs().max().item() < 0.5
+    even = seeded_model(config, seed=3, init="scaled")
+    assert even.output.bias.tolist() == pytest.approx([-math.log(5)] * 5)
+    assert torch.equal(even.embedding.weight, model.embedding.weight)
+    with pytest.raises(ValueError, match="init='unigram' needs the targets"):
+        seeded_model(config, seed=3, init="unigram")

@@ -22,7 +22,7 @@ from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, configuration_options
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset
-from pymlp.model import MLPConfig, seeded_model
+from pymlp.model import INITS, MLPConfig, seeded_model
 from pymlp.presets import PRESETS
 from pymlp.rundir import RunDirectory, check_vacant
 from pymlp.stepper import DivergedError
@@ -49,6 +49,12 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
     help="Settings that the options below change.",
 )
 @configuration_options
+@click.option(
+    "--init",
+    type=click.Choice(INITS),
+    help="First parameters: torch.nn's, the lecture's, scaled so that all tokens are equally "
+    "likely, or the same with each token as likely as it is frequent.  [default: the preset's]",
+)
 @threads_option
 @click.option(
     "--dtype",
@@ -83,6 +89,7 @@ def train(
     /,
     source: str | None,
     preset: str,
+    init: str | None,
     dtype: str,
     device: str,
     out: Path | None,
@@ -109,7 +116,7 @@ def train(
         else:
             out = out or run_names.next_free(preset)
             _check_vacant(out, overwrite)
-            trainer = _new_trainer(source, preset, chosen, place, dtype, progress)
+            trainer = _new_trainer(source, preset, init, chosen, place, dtype, progress)
         if profile:
             phase_times.begin(trainer)
         with _stopping_on_signals(trainer) as received:
@@ -131,6 +138,7 @@ def train(
 def _new_trainer(
     source: str | None,
     preset: str,
+    init: str | None,
     chosen: Mapping[str, Any],
     device: torch.device,
     dtype: str,
@@ -147,7 +155,12 @@ def _new_trainer(
     if lines.n_empty:
         note(f"{lines.n_empty:,} empty lines skipped")
     data = Dataset.from_lines(lines, sizes["block_size"])
-    model = seeded_model(MLPConfig(len(data.vocabulary), **sizes), config.seed, base.init)
+    model = seeded_model(
+        MLPConfig(len(data.vocabulary), **sizes),
+        config.seed,
+        init or base.init,
+        data.train.targets,
+    )
     return Trainer(model.to(device, getattr(torch, dtype)), data, config, [callback])
 
 
