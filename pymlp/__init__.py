@@ -4,6 +4,7 @@
 from pymlp import _library as _library
 from pymlp import data, debug, functional, isa, reference
 from pymlp.config import TrainConfig
+from pymlp.embeddings import nearest
 from pymlp.evaluate import evaluate
 from pymlp.functional import (
     cross_entropy,
@@ -40,6 +41,7 @@ __all__ = [
     "lecture_init",
     "linear_cross_entropy",
     "mlp_cross_entropy",
+    "nearest",
     "reference",
     "sample",
     "scaled_init",

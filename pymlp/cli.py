@@ -17,6 +17,7 @@ import click
 from pymlp.commands.bench import bench
 from pymlp.commands.eval import evaluate
 from pymlp.commands.info import info
+from pymlp.commands.nearest import nearest
 from pymlp.commands.plot import plot
 from pymlp.commands.sample import sample
 from pymlp.commands.score import score
@@ -64,5 +65,5 @@ def main() -> None:
     """Train, judge and use the MLP language model of Bengio et al. (2003)."""
 
 
-for command in (train, evaluate, sample, score, plot, info, bench):
+for command in (train, evaluate, sample, score, nearest, plot, info, bench):
     main.add_command(command)

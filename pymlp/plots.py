@@ -21,8 +21,8 @@ from pymlp.history import Evaluation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# With more tokens than this, letters would lie on top of each other.
-_MAX_LABELS = 200
+# More tokens than this would lie on top of each other: those without a name become small.
+MAX_LABELS = 200
 
 
 def loss_figure(
@@ -63,36 +63,65 @@ def loss_figure(
     return figure
 
 
-def embedding_figure(embedding: Tensor, vocabulary: Vocabulary) -> Figure:
+def embedding_figure(
+    embedding: Tensor,
+    vocabulary: Vocabulary,
+    counts: Tensor | None = None,
+    n_labels: int = MAX_LABELS,
+) -> Figure:
     """Each token at the place of its embedding row, as in the lecture.
 
-    More than two dimensions are projected onto the first two principal components; a single one is
-    drawn on a line.
+    More than two dimensions are projected onto the first two principal components, whose sign is
+    that of their largest coordinate; a single one is drawn on a line.
 
     Args:
         embedding: (V, E), for instance ``model.embedding.weight``.
-        vocabulary: of V tokens. The first 200 are named.
+        vocabulary: of V tokens.
+        counts: (V,) how often each token occurs; the most frequent ones are named. None names the
+            first.
+        n_labels: how many are named.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: ``embedding`` is not a matrix of as many rows as the vocabulary has tokens.
+        ValueError: ``embedding`` is not a matrix of as many rows as the vocabulary has tokens,
+            ``counts`` has another length, or ``n_labels`` is less than 0.
     """
     if embedding.dim() != 2 or len(embedding) != len(vocabulary):
         raise ValueError(
             f"embedding_figure: expected embedding of shape ({len(vocabulary)}, E), "
             f"got {tuple(embedding.shape)}"
         )
+    named = _most_frequent(vocabulary, counts, n_labels)
     points, labels = _to_plane(embedding.detach().cpu().double())
     figure = _figure(width=7.0, height=7.0)
     axes = figure.add_subplot()
-    axes.scatter(points[:, 0].tolist(), points[:, 1].tolist(), s=200, color="tab:blue", alpha=0.4)
-    for token, (x, y) in list(zip(vocabulary.tokens, points.tolist(), strict=True))[:_MAX_LABELS]:
+    all_named = len(named) == len(vocabulary)
+    for rows, size in ((named, 200), ([] if all_named else slice(None), 4)):
+        x, y = points[rows].unbind(dim=1)
+        axes.scatter(x.tolist(), y.tolist(), s=size, color="tab:blue", alpha=0.4, linewidths=0)
+    for row in named:
+        x, y = points[row].tolist()
         # A token is text, never matplotlib's mathematics.
-        axes.text(x, y, token, ha="center", va="center", parse_math=False)
+        axes.text(x, y, vocabulary.tokens[row], ha="center", va="center", parse_math=False)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(alpha=0.3)
     return figure
+
+
+def _most_frequent(vocabulary: Vocabulary, counts: Tensor | None, n_labels: int) -> list[int]:
+    """The ids of the tokens to name."""
+    if n_labels < 0:
+        raise ValueError(f"embedding_figure: n_labels must be at least 0, got {n_labels}")
+    if counts is None:
+        return list(range(min(n_labels, len(vocabulary))))
+    if counts.shape != (len(vocabulary),):
+        raise ValueError(
+            f"embedding_figure: counts must have shape ({len(vocabulary)},), "
+            f"got {tuple(counts.shape)}"
+        )
+    order: list[int] = counts.sort(descending=True, stable=True).indices[:n_labels].tolist()
+    return order
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -116,7 +145,10 @@ def _to_plane(embedding: Tensor) -> tuple[Tensor, tuple[str, str]]:
         f"principal component {i} of {width} dimensions ({shares[i - 1]:.0f}% of the variance)"
         for i in (1, 2)
     )
-    return centred @ directions[:2].T, (first, second)
+    directions = directions[:2]
+    # A direction and its opposite are the same to the decomposition, not to who compares pictures.
+    largest = directions.gather(1, directions.abs().argmax(dim=1, keepdim=True))
+    return centred @ (directions * largest.sign()).T, (first, second)
 
 
 def _figure(width: float = 8.0, height: float = 5.0) -> Figure:

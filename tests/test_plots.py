@@ -61,11 +61,28 @@ def test_more_dimensions_are_projected_on_principal_components():
     across = torch.tensor([1.0, -1.0, -1.0, 1.0])
     embedding = torch.stack([0.6 * along, 0.8 * along, across], dim=1) + 7
     figure = embedding_figure(torch.nn.Parameter(embedding), ABC)
-    points = torch.tensor(list(labels(figure).values())).abs()
-    torch.testing.assert_close(points, torch.stack([along, across], dim=1).abs())
+    points = torch.tensor(list(labels(figure).values()))
+    torch.testing.assert_close(points, torch.stack([along, across], dim=1))
+    mirrored = embedding_figure(-embedding, ABC)
+    points = torch.tensor(list(labels(mirrored).values()))
+    torch.testing.assert_close(points, -torch.stack([along, across], dim=1))
     assert figure.axes[0].get_xlabel() == (
         "principal component 1 of 3 dimensions (83% of the variance)"
     )
+
+
+def test_frequent_tokens_are_named_and_all_are_drawn():
+    embedding = torch.arange(8.0).view(4, 2)
+    figure = embedding_figure(embedding, ABC, torch.tensor([5, 1, 7, 5]), n_labels=2)
+    assert labels(figure) == {"b": (4, 5), ".": (0, 1)}
+    named, others = figure.axes[0].collections
+    assert named.get_offsets().tolist() == [[4, 5], [0, 1]]
+    assert others.get_offsets().tolist() == embedding.tolist()
+    assert labels(embedding_figure(embedding, ABC, n_labels=1)) == {".": (0, 1)}
+    with pytest.raises(ValueError, match=r"counts must have shape \(4,\), got \(3,\)"):
+        embedding_figure(embedding, ABC, torch.ones(3))
+    with pytest.raises(ValueError, match="n_labels must be at least 0, got -1"):
+        embedding_figure(embedding, ABC, n_labels=-1)
 
 
 def test_one_dimension():

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from torch import Tensor
 
-from pymlp.commands.common import json_option, print_json, run_argument, shown
+from pymlp.commands.common import (
+    best_option,
+    data_of,
+    json_option,
+    note,
+    print_json,
+    run_argument,
+    shown,
+)
+from pymlp.data import Dataset
 from pymlp.history import evaluations
-from pymlp.plots import embedding_figure, loss_figure, save_figure
+from pymlp.plots import MAX_LABELS, embedding_figure, loss_figure, save_figure
 from pymlp.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @click.command(epilog="Example: pymlp plot runs/lecture")
@@ -24,10 +39,35 @@ from pymlp.rundir import RunDirectory
     type=click.IntRange(min=1),
     help="Steps averaged into a point of the loss curve.  [default: 1/200 of all]",
 )
+@click.option("--embedding", "only_embedding", is_flag=True, help="Draw the embedding alone.")
+@click.option(
+    "--labels",
+    type=click.IntRange(min=0),
+    default=MAX_LABELS,
+    show_default=True,
+    help="How many tokens of the embedding are named, the most frequent ones of train.",
+)
+@best_option
 @json_option
-def plot(run: RunDirectory, out: Path | None, window: int | None, as_json: bool) -> None:
-    """Draw loss.png and embedding.png of the run in the directory RUN."""
-    paths = draw(run, out or run.path, window)
+def plot(
+    run: RunDirectory,
+    out: Path | None,
+    window: int | None,
+    only_embedding: bool,
+    labels: int,
+    best: bool,
+    as_json: bool,
+) -> None:
+    """Draw loss.png and embedding.png of the run in the directory RUN.
+
+    An embedding of more than two dimensions is projected onto its first two principal components.
+    """
+    model = run.model(best=best)
+    figures = {} if only_embedding else {"loss": _loss(run, window)}
+    figures["embedding"] = embedding_figure(
+        model.embedding.weight, run.vocabulary(), _counts(run, labels), labels
+    )
+    paths = _save(figures, out or run.path)
     if as_json:
         print_json({name: str(path) for name, path in paths.items()})
     else:
@@ -35,13 +75,36 @@ def plot(run: RunDirectory, out: Path | None, window: int | None, as_json: bool)
             click.echo(shown(path))
 
 
-def draw(run: RunDirectory, out: Path, window: int | None = None) -> dict[str, Path]:
-    """Write the pictures into ``out``; their paths by name."""
-    losses = run.checkpoint().losses
+def draw(run: RunDirectory, data: Dataset) -> dict[str, Path]:
+    """Leave both pictures in the run directory; their paths by name."""
+    embedding = run.model().embedding.weight
     figures = {
-        "loss": loss_figure(losses, evaluations(run.metrics()), window),
-        "embedding": embedding_figure(run.model().embedding.weight, run.vocabulary()),
+        "loss": _loss(run),
+        "embedding": embedding_figure(embedding, run.vocabulary(), _count(data)),
     }
+    return _save(figures, run.path)
+
+
+def _loss(run: RunDirectory, window: int | None = None) -> Figure:
+    return loss_figure(run.checkpoint().losses, evaluations(run.metrics()), window)
+
+
+def _counts(run: RunDirectory, labels: int) -> Tensor | None:
+    """How often each token occurs in train, if it matters and can be known."""
+    if labels >= run.model_config().vocab_size:
+        return None
+    try:
+        return _count(data_of(run))
+    except (OSError, ValueError) as error:
+        note(f"Which tokens are frequent cannot be said, the first ones are named: {error}")
+        return None
+
+
+def _count(data: Dataset) -> Tensor:
+    return data.train.targets.long().bincount(minlength=len(data.vocabulary))
+
+
+def _save(figures: Mapping[str, Figure], out: Path) -> dict[str, Path]:
     out.mkdir(parents=True, exist_ok=True)
     paths = {name: out / f"{name}.png" for name in figures}
     for name, figure in figures.items():

@@ -42,7 +42,7 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
             f"no lower dev loss than that of step {best.step:,} (--best uses its parameters)."
         )
     try:
-        pictures = [path.name for path in plot.draw(run, run.path).values()]
+        pictures = [path.name for path in plot.draw(run, trainer.data).values()]
     except ImportError as error:
         pictures = []
         note(str(error))
