@@ -4,6 +4,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+class TrainingData:
+    @staticmethod
+    def table(tokens: NDArray[np.int64], targets: NDArray[np.int64]) -> TrainingData: ...
+    @staticmethod
+    def stream(ids: NDArray[np.int32], begin: int, end: int, reset: bool) -> TrainingData: ...
+
 class _TrainingLoop:
     profiling: bool
     def __init__(
@@ -19,8 +25,7 @@ class _TrainingLoop:
         betas: tuple[float, float],
         eps: float,
         max_grad_norm: float,
-        tokens: NDArray[np.int64],
-        targets: NDArray[np.int64],
+        data: TrainingData,
         batch_size: int,
     ) -> None: ...
     @property
@@ -46,9 +51,17 @@ class TrainingLoopFloat32(_TrainingLoop): ...
 class TrainingLoopFloat64(_TrainingLoop): ...
 
 def distinct_code_points(text: bytes) -> list[int]: ...
-def encode(text: bytes, code_points: list[int]) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
-def make_examples(
-    ids: NDArray[np.int32], starts: NDArray[np.int64], block_size: int
+def encode(text: bytes, code_points: list[int]) -> NDArray[np.int32]: ...
+def contexts(
+    ids: NDArray[np.int32], reset: bool, begin: int, end: int, block_size: int
+) -> NDArray[np.int64]: ...
+def examples_at(
+    ids: NDArray[np.int32],
+    reset: bool,
+    begin: int,
+    end: int,
+    indices: NDArray[np.int64],
+    block_size: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
 def available_isas() -> list[str]: ...
 def active_isa() -> str: ...

@@ -36,7 +36,7 @@ class _TorchEngine:
         terms = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
         self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
         self._optimizer = self._make_optimizer(config)
-        self._tokens, self._targets = examples.tokens, examples.targets
+        self._examples = examples
         self._norms: list[Tensor] | None = None
 
     def run(self, steps: Steps) -> None:
@@ -92,12 +92,10 @@ class _TorchEngine:
         self, indices: Tensor, rates: list[float], first: int, losses: list[Tensor | float]
     ) -> None:
         """Append the loss of each step, the first of which has this number, when it is complete."""
-        # index_select is cheaper than indexing, and starts no threads for a few rows.
-        rows = indices.flatten().to(self._targets.device)
-        tokens = self._tokens.index_select(0, rows).view(*indices.shape, -1).unbind()
-        targets = self._targets.index_select(0, rows).view(indices.shape).unbind()
+        tokens, targets = self._examples.take(indices)
+        pairs = zip(tokens.unbind(), targets.unbind(), strict=True)
         groups = self._optimizer.param_groups
-        for i, (step_tokens, step_targets) in enumerate(zip(tokens, targets, strict=True)):
+        for i, (step_tokens, step_targets) in enumerate(pairs):
             for group in groups:
                 group["lr"] = rates[i]
             losses.append(self._step(step_tokens, step_targets, first + i))

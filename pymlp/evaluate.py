@@ -1,10 +1,8 @@
 """The exact loss of a model on a whole split."""
 
 import math
-from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from pymlp import reference
 from pymlp.data import Examples
@@ -38,17 +36,13 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
         raise ValueError("evaluate: there are no examples to take the mean of")
     native = type(model) is MLP and is_native(model)  # the reference stays plain PyTorch
     total = 0.0
-    for tokens, targets in _chunks(examples, _NATIVE_ROWS if native else batch_size):
+    for tokens, targets in examples.parts(_NATIVE_ROWS if native else batch_size):
         if native:
             total += token_losses(model, tokens, targets).sum().item()
         else:
             device = next(model.parameters()).device
             total += model.loss(tokens.to(device), targets.to(device)).item() * len(targets)
     return total / len(examples)
-
-
-def _chunks(examples: Examples, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(examples.tokens.split(size), examples.targets.split(size), strict=True)
 
 
 def perplexity(loss: float) -> float:

@@ -59,7 +59,7 @@ def train_many(
 
     Every model ends with the same bits as from ``config.trainer(data).fit()``, whatever the number
     of workers and whatever the other models do. One that diverges does not stop the others: its
-    ``error`` says so. All of them share the (N, T) examples of ``data``. A model that the native
+    ``error`` says so. All of them share the tokens of ``data``. A model that the native
     engine cannot train gets the engine that `Trainer` would choose; those made of PyTorch run
     their operators on torch's own threads, and Python code of one model at a time.
 
@@ -90,7 +90,7 @@ def train_many(
     workers = torch.get_num_threads() if workers is None else workers
     _check(configs, workers)
     runs = [_Run(config, data) for config in configs]
-    check_fit(runs[0].model, data)  # and so makes the examples, once
+    check_fit(runs[0].model, data)
     pool = ThreadPoolExecutor(min(workers, len(runs)), thread_name_prefix="train_many")
     futures: list[Future[None]] = []
     try:

@@ -183,8 +183,7 @@ def _make_loop(model: MLP, examples: Examples, config: TrainConfig) -> Any:
         betas=config.betas,
         eps=config.eps,
         max_grad_norm=config.max_grad_norm or 0.0,
-        tokens=examples.tokens.contiguous().long().numpy(),
-        targets=examples.targets.contiguous().long().numpy(),
+        data=examples.native(),
         batch_size=config.batch_size,
     )
 

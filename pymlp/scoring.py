@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from pymlp import _engine, reference
-from pymlp.data import Line, Vocabulary, encode
+from pymlp import reference
+from pymlp.data import Line, TokenStream, Vocabulary, encode
 from pymlp.evaluate import perplexity
 from pymlp.inference import token_losses
 from pymlp.model import MLP
@@ -115,7 +115,7 @@ class Scorer:
     def full_scores(self, line: Line, bos: bool = True, eos: bool = True) -> Iterator[TokenScore]:
         """Each token of the line that is scored, and the unknown ones with a log-probability of 0.
 
-        The end of the line is spelled as the vocabulary spells it, ``"."``.
+        The end of the line is spelled as the vocabulary spells it, ``"."`` or ``"</s>"``.
         """
         block = _Block(self.model, self.vocabulary, [line], bos, eos)
         log_probs = iter(block.log_probs[block.scored].tolist())
@@ -166,37 +166,22 @@ class _Block:
     ) -> None:
         _check_vocabulary(model, vocabulary)
         block_size = model.config.block_size
-        ids, line_starts = encode(lines, vocabulary)
-        self.known = ids >= 0
-        # A segment begins with each line and after each unknown token.
-        unknown = np.flatnonzero(~self.known)
-        cuts = np.concatenate([unknown + 1, line_starts[:-1]])
-        order = np.argsort(cuts, kind="stable")
-        known_before = np.concatenate([[0], np.cumsum(self.known)])
-        starts = np.append(known_before[cuts[order]], known_before[-1]).astype(np.int64)
-        is_line = order >= len(unknown)
-        line_of_segment = np.cumsum(is_line) - 1
-        tokens, targets = _engine.make_examples(ids[self.known], starts, block_size)
-        losses = token_losses(model, torch.from_numpy(tokens), torch.from_numpy(targets))
-        self.log_probs = -losses.numpy()
-
-        lengths = np.diff(starts) + 1  # of segments, in examples: the last one is of its end
-        segment = np.repeat(np.arange(len(lengths)), lengths)
-        first = np.concatenate([[0], np.cumsum(lengths)])
-        position = np.arange(len(segment)) - first[segment]
-        ends_line = np.append(is_line[1:], True) & eos
-        is_end = position == lengths[segment] - 1
-        self.scored = np.where(is_end, ends_line[segment], True)
+        ids = encode(lines, vocabulary)
+        ends, unknown = ids == 0, ids < 0
+        self.known = ~unknown[~ends]
+        # In place of an unknown token stands a boundary: what follows begins anew.
+        stream = TokenStream(torch.from_numpy(np.where(unknown, np.int32(0), ids)))
+        examples = stream.examples(block_size)
+        self.log_probs = -token_losses(model, examples.tokens, examples.targets).numpy()
+        self.scored = ~unknown if eos else ids > 0
         if not bos:
-            self.scored &= position >= block_size
-        self.line = line_of_segment[segment]
-        self.n_oov = np.bincount(
-            np.searchsorted(line_starts, unknown, side="right") - 1, minlength=len(lines)
-        )
-        if vocabulary.unknown is not None:
-            stands = ids == vocabulary.ids[vocabulary.unknown]
-            lines_of_ids = np.repeat(np.arange(len(lines)), np.diff(line_starts))
-            self.n_oov = np.bincount(lines_of_ids[stands], minlength=len(lines))
+            position = np.arange(len(ids))
+            last_cut = np.maximum.accumulate(np.where(ids > 0, -1, position))
+            begins = np.append(0, last_cut + 1)[:-1]
+            self.scored &= position - begins >= block_size
+        self.line = np.cumsum(ends) - ends
+        oov = unknown if vocabulary.unknown is None else ids == vocabulary.ids[vocabulary.unknown]
+        self.n_oov = np.bincount(self.line[oov], minlength=len(lines))
 
 
 def _score(

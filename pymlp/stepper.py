@@ -41,8 +41,7 @@ class Stepper:
     """
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
-        device = next(model.parameters()).device
-        examples = Examples(examples.tokens.to(device), examples.targets.to(device))
+        examples = examples.to(next(model.parameters()).device)
         name, self.engine_reason = choose_engine(model, config)
         self.engine = make_engine(name, model, examples, config)
         self.step = 0

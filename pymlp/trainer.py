@@ -380,10 +380,9 @@ def check_fit(model: MLP, data: Dataset) -> None:
                 f"Trainer: {name} of the model is {getattr(model.config, name)}, "
                 f"that of the data is {size}: make the model with MLPConfig({name}={size})"
             )
-    counts = {name: len(lines) for name, lines in data.lines._asdict().items()}
-    if not counts["train"] or not counts["dev"]:
+    if not data.sizes["train"] or not data.sizes["dev"]:
         raise ValueError(
-            f"Trainer: train and dev must not be empty, got {counts} lines: "
+            f"Trainer: train and dev must not be empty, got {data.sizes} examples: "
             "give more lines, at least 10"
         )
     for name in ("train", "dev"):
@@ -392,17 +391,15 @@ def check_fit(model: MLP, data: Dataset) -> None:
 
 def _check_examples(name: str, examples: Examples, sizes: MLPConfig) -> None:
     """They may be made by hand, and ids decide what memory is read."""
-    shape = tuple(examples.tokens.shape)
+    shape = len(examples), examples.block_size
     if shape[0] < 1 or shape[1] != sizes.block_size:
         raise ValueError(
             f"Trainer: the tokens of {name} must have shape (N, {sizes.block_size}) with N of at "
             f"least 1, got {shape}"
         )
-    for what, ids in (("tokens", examples.tokens), ("targets", examples.targets)):
-        wrong = (ids < 0) | (ids >= sizes.vocab_size)
-        if wrong.any():
-            place = wrong.nonzero()[0].tolist()
-            raise ValueError(
-                f"Trainer: the {what} of {name} must be ids from 0 to {sizes.vocab_size - 1}, "
-                f"got {ids[tuple(place)].item()} at {place}"
-            )
+    bad = examples.find_outside(sizes.vocab_size)
+    if bad is not None:
+        raise ValueError(
+            f"Trainer: the {bad.what} of {name} must be ids from 0 to {sizes.vocab_size - 1}, "
+            f"got {bad.id} at {bad.place}"
+        )

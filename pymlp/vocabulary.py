@@ -11,7 +11,9 @@ from itertools import chain
 
 from pymlp import _engine
 
-TERMINATOR = "."
+# How id 0 is shown, which pads contexts and ends every line.
+CHARACTER_BOUNDARY = "."
+WORD_BOUNDARY = "</s>"
 UNKNOWN_WORD = "<unk>"
 
 
@@ -31,15 +33,20 @@ def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
     return text.encode()
 
 
+def _boundary(separator: str) -> str:
+    return WORD_BOUNDARY if separator else CHARACTER_BOUNDARY
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Tokens and their ids: `tokens[i]` is the spelling of id i.
 
-    Id 0 is the terminator, shown as ".", which pads contexts and ends every line. It is not text: a
-    "." in the data is a token of its own, with an id of its own.
+    Id 0 is the boundary, which pads contexts and ends every line: shown as "." among characters, as
+    in the lecture, and as "</s>" among words. It is not text: a "." in the data is a token of its
+    own, with an id of its own.
 
     Args:
-        tokens: the terminator, then the spelling of ids 1, 2, ...
+        tokens: the boundary, then the spelling of ids 1, 2, ...
         separator: "" for a vocabulary of characters, " " for one of words.
         unknown: the token that stands for every word not listed, or None for an error instead.
 
@@ -53,13 +60,17 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         text = self.tokens[1:]
-        if self.tokens[:1] != (TERMINATOR,):
-            raise ValueError(f"Vocabulary: tokens must start with the terminator {TERMINATOR!r}")
         if len(set(text)) != len(text):
             repeated = next(token for token, n in Counter(text).items() if n > 1)
             raise ValueError(f"Vocabulary: token {repeated!r} is listed more than once")
         if self.separator not in ("", " "):
             raise ValueError(f"Vocabulary: separator must be '' or ' ', got {self.separator!r}")
+        boundary = _boundary(self.separator)
+        if self.tokens[:1] != (boundary,):
+            raise ValueError(
+                f"Vocabulary: tokens must start with the boundary {boundary!r}, got "
+                f"{self.tokens[:1]}"
+            )
         if not self.separator and any(len(token) != 1 for token in text):
             longer = next(token for token in text if len(token) != 1)
             raise ValueError(
@@ -72,7 +83,7 @@ class Vocabulary:
     def characters(cls, lines: Iterable[Sequence[str]]) -> Vocabulary:
         """The characters (Unicode code points) of the lines, sorted, with ids from 1."""
         code_points = _engine.distinct_code_points(join_characters(lines))
-        return cls((TERMINATOR, *map(chr, code_points)))
+        return cls((CHARACTER_BOUNDARY, *map(chr, code_points)))
 
     @classmethod
     def words(cls, lines: Iterable[Sequence[str]], min_count: int = 1) -> Vocabulary:
@@ -86,15 +97,15 @@ class Vocabulary:
         unknown = UNKNOWN_WORD if min_count > 1 else None
         if unknown is not None:
             words.add(unknown)
-        return cls((TERMINATOR, *sorted(words)), separator=" ", unknown=unknown)
+        return cls((WORD_BOUNDARY, *sorted(words)), separator=" ", unknown=unknown)
 
     @cached_property
     def ids(self) -> Mapping[str, int]:
-        """The id of every token of text, from 1. The terminator is not among them."""
+        """The id of every token of text, from 1. The boundary is not among them."""
         return {token: i for i, token in enumerate(self.tokens) if i > 0}
 
     def __len__(self) -> int:
-        """Number of tokens, the terminator included: the model's `vocab_size`."""
+        """Number of tokens, the boundary included: the model's `vocab_size`."""
         return len(self.tokens)
 
     def split(self, line: Sequence[str]) -> Sequence[str]:
@@ -102,7 +113,7 @@ class Vocabulary:
         return line.split() if self.separator and isinstance(line, str) else line
 
     def encode(self, line: Sequence[str]) -> list[int]:
-        """Ids of a line, without a terminator; words may come as a list or as one str.
+        """Ids of a line, without a boundary; words may come as a list or as one str.
 
         Raises:
             ValueError: the line holds a token that is not in the vocabulary.
@@ -115,7 +126,7 @@ class Vocabulary:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; id 0 reads ".".
+        """The text of `ids`; id 0 is shown as the boundary.
 
         Raises:
             ValueError: an id is out of range.

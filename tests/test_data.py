@@ -84,7 +84,7 @@ def test_a_dot_in_the_data_is_not_the_terminator():
 
 def test_rare_words_become_unknown():
     vocabulary = Vocabulary.words([["b", "a"], ["b", "c", "b"]], min_count=2)
-    assert vocabulary.tokens == (".", "<unk>", "b")
+    assert vocabulary.tokens == ("</s>", "<unk>", "b")
     assert vocabulary.encode("b never b") == [2, 1, 2]
     assert vocabulary.decode([2, 1]) == "b <unk>"
 
@@ -103,7 +103,8 @@ def test_from_json_rejects_what_is_no_vocabulary(text):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"tokens": ("a", "b")}, "must start with the terminator '.'"),
+        ({"tokens": ("a", "b")}, "must start with the boundary '.'"),
+        ({"tokens": (".", "b"), "separator": " "}, "must start with the boundary '</s>'"),
         ({"tokens": (".", "a", "b", "a")}, "token 'a' is listed more than once"),
         ({"tokens": (".", "a", "ab")}, "'ab' is not one character"),
         ({"tokens": (".", "a"), "separator": "-"}, "separator must be '' or ' ', got '-'"),
@@ -177,7 +178,7 @@ def test_examples_equal_the_lectures_loop(lines, block_size):
 
 
 def test_examples_of_no_lines():
-    for vocabulary in (Vocabulary((".", "a")), Vocabulary((".", "a"), separator=" ")):
+    for vocabulary in (Vocabulary((".", "a")), Vocabulary(("</s>", "a"), separator=" ")):
         made = examples([], vocabulary, 3)
         assert (made.tokens.shape, made.targets.shape, len(made)) == ((0, 3), (0,), 0)
 
@@ -221,32 +222,12 @@ def test_examples_class_rejects_bad_tensors():
 
 
 def test_native_arrays_are_handed_over_without_a_copy():
-    ids, starts = _engine.encode(b"ab\n\nb", [ord("a"), ord("b")])
-    assert (ids.tolist(), starts.tolist()) == ([1, 2, 2], [0, 2, 2, 3])
+    ids = _engine.encode(b"ab\n\nb", [ord("a"), ord("b")])
+    assert ids.tolist() == [1, 2, 0, 0, 2, 0]
     assert not ids.flags.owndata  # the vector's memory, not a copy
 
 
-@pytest.mark.parametrize("starts", [[], [1, 3], [0, 2], [0, 4], [0, 3, 2, 3]])
-def test_native_windows_reject_starts_that_leave_the_ids(starts):
-    np = pytest.importorskip("numpy")
-    with pytest.raises(ValueError, match="starts"):
-        _engine.make_examples(np.zeros(3, np.int32), np.array(starts, np.int64), 3)
-
-
 # --- data sets ------------------------------------------------------------------------------------
-
-
-def test_dataset_makes_examples_when_asked(monkeypatch):
-    made = []
-    original = pymlp.data.examples
-    monkeypatch.setattr(
-        pymlp.data, "examples", lambda *args: made.append(args[0]) or original(*args)
-    )
-    data = Dataset.from_lines([str(i) for i in range(10)], block_size=2)
-    assert made == []
-    assert len(data.dev) == 2
-    assert data.dev is data.dev
-    assert made == [["0"]]
 
 
 def test_dataset_needs_lines():

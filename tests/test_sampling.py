@@ -203,7 +203,7 @@ def test_seed_and_global_generator():
 
 
 def test_words():
-    words = Vocabulary((".", "go", "home", "now"), separator=" ")
+    words = Vocabulary(("</s>", "go", "home", "now"), separator=" ")
     follows = torch.zeros(4, 4)
     follows[0, 1] = follows[1, 2] = follows[2, 3] = follows[3, 0] = 1.0
     assert sample(bigram_model(follows), words, 1) == ["go home now"]

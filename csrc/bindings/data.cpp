@@ -4,21 +4,21 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "data/examples.h"
+#include "data/characters.h"
+#include "data/stream.h"
 
 namespace py = pybind11;
 
 namespace {
 
 using Ids = py::array_t<int32_t, py::array::c_style>;
-using Starts = py::array_t<int64_t, py::array::c_style>;
+using Indices = py::array_t<int64_t, py::array::c_style>;
 
 // A numpy array that owns the vector's memory.
 template <class T>
@@ -38,45 +38,55 @@ std::vector<uint32_t> distinct_code_points(const py::bytes& text) {
   return {found.begin(), found.end()};
 }
 
-py::tuple encode(const py::bytes& text, const std::vector<uint32_t>& code_points) {
+py::array_t<int32_t> encode(const py::bytes& text, const std::vector<uint32_t>& code_points) {
   const std::string_view view = text;
-  pymlp::data::EncodedLines lines;
+  std::vector<int32_t> ids;
   {
     py::gil_scoped_release release;
-    lines = pymlp::data::encode(view, {code_points.begin(), code_points.end()});
+    ids = pymlp::data::encode(view, {code_points.begin(), code_points.end()});
   }
-  return py::make_tuple(as_array(std::move(lines.ids)), as_array(std::move(lines.starts)));
+  return as_array(std::move(ids));
 }
 
-// The ids and starts come from `encode` or from pymlp/data.py, yet they decide what memory is read.
-void check_lines(const Ids& ids, const Starts& starts, int64_t block_size) {
-  if (block_size < 1) {
-    throw py::value_error("examples: block_size must be at least 1, got " +
-                          std::to_string(block_size));
-  }
-  if (ids.ndim() != 1 || starts.ndim() != 1 || starts.size() < 1 || starts.at(0) != 0) {
-    throw py::value_error("make_examples: ids and starts must be vectors, and starts[0] be 0");
-  }
-  if (!std::is_sorted(starts.data(), starts.data() + starts.size())) {
-    throw py::value_error("make_examples: starts must ascend");
-  }
-  if (starts.at(starts.size() - 1) != ids.size()) {
-    throw py::value_error("make_examples: the last of starts must be the number of ids");
+void check_span(const Ids& ids, int64_t begin, int64_t end, int64_t block_size) {
+  if (block_size < 1 || begin < 0 || end < begin || end > ids.size()) {
+    throw py::value_error("contexts: block_size must be at least 1, positions lie in the stream");
   }
 }
 
-py::tuple make_examples(const Ids& ids, const Starts& starts, int64_t block_size) {
-  check_lines(ids, starts, block_size);
-  const int64_t n_lines = starts.size() - 1;
-  const int64_t n_examples = ids.size() + n_lines;
-  py::array_t<int64_t> tokens({n_examples, block_size});
-  py::array_t<int64_t> targets(n_examples);
-  int64_t* tokens_data = tokens.mutable_data();
-  int64_t* targets_data = targets.mutable_data();
+py::array_t<int64_t> contexts(const Ids& ids, bool reset, int64_t begin, int64_t end,
+                              int64_t block_size) {
+  check_span(ids, begin, end, block_size);
+  py::array_t<int64_t> tokens({end - begin, block_size});
+  int64_t* to = tokens.mutable_data();
+  const pymlp::data::TokenStream stream{ids.data(), reset};
+  const py::gil_scoped_release release;
+  for (int64_t position = begin; position < end; ++position, to += block_size) {
+    pymlp::data::write_context(stream, position, block_size, to);
+  }
+  return tokens;
+}
+
+py::tuple examples_at(const Ids& ids, bool reset, int64_t begin, int64_t end,
+                      const Indices& indices, int64_t block_size) {
+  check_span(ids, begin, end, block_size);
+  const int64_t count = indices.size(), n_examples = end - begin;
+  const int64_t* const index = indices.data();
+  for (int64_t i = 0; i < count; ++i) {
+    if (index[i] < 0 || index[i] >= n_examples) {
+      throw py::index_error("the index of an example must be from 0 to " +
+                            std::to_string(n_examples - 1) + ", got " + std::to_string(index[i]));
+    }
+  }
+  py::array_t<int64_t> tokens({count, block_size}), targets(count);
+  int64_t *to = tokens.mutable_data(), *target = targets.mutable_data();
+  const pymlp::data::TokenStream stream{ids.data(), reset};
   {
-    py::gil_scoped_release release;
-    pymlp::data::make_examples(ids.data(), starts.data(), n_lines, block_size, tokens_data,
-                               targets_data);
+    const py::gil_scoped_release release;
+    for (int64_t i = 0; i < count; ++i, to += block_size) {
+      pymlp::data::write_context(stream, begin + index[i], block_size, to);
+      target[i] = stream.ids[begin + index[i]];
+    }
   }
   return py::make_tuple(tokens, targets);
 }
@@ -87,9 +97,13 @@ void bind_data(py::module_& module) {
   module.def("distinct_code_points", &distinct_code_points, py::arg("text"),
              "Distinct code points of UTF-8 text but the line feed, ascending.");
   module.def("encode", &encode, py::arg("text"), py::arg("code_points"),
-             "Ids (int32) of the characters of lines separated by line feeds, and where each line "
-             "starts (int64); code_points[i] has id i + 1, any other character -1.");
-  module.def("make_examples", &make_examples, py::arg("ids").noconvert(),
-             py::arg("starts").noconvert(), py::arg("block_size"),
-             "Context windows: tokens (N, block_size) and targets (N,), int64.");
+             "Ids (int32) of the characters of lines separated by line feeds, 0 after each line; "
+             "code_points[i] has id i + 1, any other character -1.");
+  module.def("contexts", &contexts, py::arg("ids").noconvert(), py::arg("reset"), py::arg("begin"),
+             py::arg("end"), py::arg("block_size"),
+             "The ids before each of the positions: (end - begin, block_size), int64.");
+  module.def("examples_at", &examples_at, py::arg("ids").noconvert(), py::arg("reset"),
+             py::arg("begin"), py::arg("end"), py::arg("indices").noconvert(),
+             py::arg("block_size"),
+             "Contexts (N, block_size) and tokens (N,), int64, at begin + indices.");
 }

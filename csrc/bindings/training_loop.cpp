@@ -18,6 +18,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/checkpoint.h"
+#include "bindings/training_data.h"
 #include "engine/team.h"
 
 namespace py = pybind11;
@@ -31,15 +32,12 @@ template <class A>
 class TrainingLoop {
  public:
   TrainingLoop(const pymlp::ModelSizes& sizes, const pymlp::Optimizer& optimizer,
-               Array<int64_t> tokens, Array<int64_t> targets, int64_t batch_size)
+               pymlp::TrainingArrays data, int64_t batch_size)
       : sizes_(sizes),
         optimizer_(optimizer),
-        tokens_(std::move(tokens)),
-        targets_(std::move(targets)),
+        data_(std::move(data)),
         batch_size_(batch_size),
-        loop_(sizes, optimizer, {targets_.size(), tokens_.data(), targets_.data()}, batch_size) {
-    expect_size("tokens", tokens_.size(), targets_.size() * sizes.T);
-  }
+        loop_(sizes, optimizer, data_.with(sizes.T), batch_size) {}
 
   void run(std::vector<Array<A>>& parameters, const std::vector<bool>& trained,
            std::vector<Array<A>>& first, std::vector<Array<A>>& second,
@@ -117,7 +115,7 @@ class TrainingLoop {
 
   pymlp::ModelSizes sizes_;
   pymlp::Optimizer optimizer_;
-  Array<int64_t> tokens_, targets_;  // kept alive
+  pymlp::TrainingArrays data_;  // kept alive
   int64_t batch_size_;
   pymlp::TrainingLoop<A> loop_;
   pymlp::Profile profile_;
@@ -132,7 +130,7 @@ void bind(py::module_& module, const char* name) {
       .def(py::init([](int64_t vocab_size, int64_t block_size, int64_t n_embd, int64_t n_hidden,
                        bool adamw, double momentum, double weight_decay,
                        std::pair<double, double> betas, double eps, double max_grad_norm,
-                       Array<int64_t> tokens, Array<int64_t> targets, int64_t batch_size) {
+                       pymlp::TrainingArrays data, int64_t batch_size) {
              const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden};
              pymlp::Optimizer optimizer;
              optimizer.rule.adamw = adamw;
@@ -142,13 +140,12 @@ void bind(py::module_& module, const char* name) {
              optimizer.rule.beta2 = betas.second;
              optimizer.rule.eps = eps;
              optimizer.max_grad_norm = max_grad_norm;
-             return std::make_unique<Loop>(sizes, optimizer, std::move(tokens), std::move(targets),
-                                           batch_size);
+             return std::make_unique<Loop>(sizes, optimizer, std::move(data), batch_size);
            }),
            py::kw_only(), py::arg("vocab_size"), py::arg("block_size"), py::arg("n_embd"),
            py::arg("n_hidden"), py::arg("adamw"), py::arg("momentum"), py::arg("weight_decay"),
-           py::arg("betas"), py::arg("eps"), py::arg("max_grad_norm"),
-           py::arg("tokens").noconvert(), py::arg("targets").noconvert(), py::arg("batch_size"))
+           py::arg("betas"), py::arg("eps"), py::arg("max_grad_norm"), py::arg("data"),
+           py::arg("batch_size"))
       .def("run", &Loop::run, py::kw_only(), py::arg("parameters").noconvert(), py::arg("trained"),
            py::arg("first").noconvert(), py::arg("second").noconvert(),
            py::arg("indices").noconvert(), py::arg("rates").noconvert(),
@@ -165,6 +162,13 @@ void bind(py::module_& module, const char* name) {
 }  // namespace
 
 void bind_training_loop(py::module_& module) {
+  using pymlp::TrainingArrays;
+  py::class_<TrainingArrays>(module, "TrainingData", "The examples that steps are drawn from.")
+      .def_static("table", &TrainingArrays::table, py::arg("tokens").noconvert(),
+                  py::arg("targets").noconvert(), "Contexts (N, T) and targets (N,), int64.")
+      .def_static("stream", &TrainingArrays::stream, py::arg("ids").noconvert(), py::arg("begin"),
+                  py::arg("end"), py::arg("reset"),
+                  "The tokens ids[begin:end] (int32), each after those before it.");
   bind<float>(module, "TrainingLoopFloat32");
   bind<double>(module, "TrainingLoopFloat64");
 }

@@ -1,10 +1,7 @@
 #include "engine/training_loop.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <stdexcept>
-#include <string>
 #include <utility>
 
 #include "kernels/dispatch.h"
@@ -21,23 +18,6 @@ void check_indices(const Steps& steps, int64_t N) {
   const int64_t* const bad =
       std::find_if(steps.indices, end, [N](int64_t index) { return outside(index, N); });
   if (bad != end) throw_out_of_range("the index of an example", *bad, N);
-}
-
-// Says which id of the batch it is.
-[[noreturn]] void throw_bad_id(const TrainingData& data, const ModelSizes& sizes,
-                               const int64_t* indices, int64_t batch_size) {
-  for (int64_t b = 0; b < batch_size; ++b) {
-    const int64_t n = indices[b];
-    const std::string place = "of example " + std::to_string(n);
-    for (int64_t t = 0; t < sizes.T; ++t) {
-      const int64_t id = data.tokens[n * sizes.T + t];
-      if (outside(id, sizes.V)) throw_out_of_range("tokens " + place, id, sizes.V);
-    }
-    if (outside(data.targets[n], sizes.V)) {
-      throw_out_of_range("the target " + place, data.targets[n], sizes.V);
-    }
-  }
-  throw std::out_of_range("pymlp: the examples were changed during a step");
 }
 
 }  // namespace
@@ -83,11 +63,10 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
                               const TrainingData& data, int64_t batch_size)
     : sizes_(sizes),
       optimizer_(optimizer),
-      data_(data),
+      n_examples_(data.N),
       batch_size_(batch_size),
       gradient_sizes_(sizes.parameter_sizes()),
-      tokens_(static_cast<size_t>(batch_size * sizes.T)),
-      targets_(static_cast<size_t>(batch_size)) {
+      batch_(sizes, data, batch_size) {
   const Kernels<A>& kernels = active_kernels().of<A>();
   const int64_t in_blocks = kernels.in_blocks_size(batch_size, sizes.V, sizes.H);
   gradient_sizes_[3] = in_blocks;
@@ -111,7 +90,7 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
 template <class A>
 void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
                           const Parallel& parallel, int64_t& done) {
-  check_indices(steps, data_.N);
+  check_indices(steps, n_examples_);
   const Kernels<A>& kernels = active_kernels().of<A>();
   const OutputWeightInBlocks in_blocks(*this, parameters[3]);
   MlpStep<A> step = step_of(parameters);
@@ -120,12 +99,7 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
   const bool wants_norm = steps.grad_norms || optimizer_.max_grad_norm > 0;
   if (!wants_norm) kernels.mlp_steps(step, workspace_.get());
   for (int64_t k = 0; k < steps.count; ++k) {
-    const int64_t* indices = steps.indices + k * batch_size_;
-    std::atomic<bool> in_range{true};
-    parallel.run({"batch", batch_size_, 16 * (sizes_.T + 1)}, [&](int64_t begin, int64_t end) {
-      if (!gather(indices, begin, end)) in_range = false;
-    });
-    if (!in_range) throw_bad_id(data_, sizes_, indices, batch_size_);
+    batch_.gather(steps.indices + k * batch_size_, parallel);
     step.update.step.lr = steps.rates[k];
     step.update.step.step = steps.done_before + k + 1;
     if (wants_norm) {
@@ -151,29 +125,6 @@ void TrainingLoop<A>::clip(const Trained<A>* parameters, const Parallel& paralle
     update.step.factor *=
         std::min(optimizer_.max_grad_norm / (before + 1e-6), 1.0);  // nan stays nan
   }
-}
-
-// Examples [begin, end) of the batch as the kernels want them; false if an id is out of range.
-template <class A>
-bool TrainingLoop<A>::gather(const int64_t* indices, int64_t begin, int64_t end) {
-  const auto [V, T, E, H] = sizes_;
-  bool bad = false;
-  int32_t* to = tokens_.data() + begin * T;
-  for (int64_t b = begin; b < end; ++b) {
-    // Rows lie anywhere: they are asked for before it is their turn.
-    const int64_t next = indices[std::min(b + 16, end - 1)];
-    __builtin_prefetch(data_.tokens + next * T);
-    __builtin_prefetch(data_.targets + next);
-    const int64_t* from = data_.tokens + indices[b] * T;
-    for (int64_t t = 0; t < T; ++t) {
-      bad |= outside(from[t], V);
-      *to++ = static_cast<int32_t>(from[t]);
-    }
-    const int64_t target = data_.targets[indices[b]];
-    bad |= outside(target, V);
-    targets_[static_cast<size_t>(b)] = static_cast<int32_t>(target);
-  }
-  return !bad;
 }
 
 template <class A>
@@ -204,7 +155,7 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
                       V,
                       E,
                       H,
-                      {tokens_.data(), false},
+                      batch_.tokens(),
                       parameters[0].parameter,
                       parameters[1].parameter,
                       parameters[2].parameter};
@@ -213,7 +164,7 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
   step.loss.output.V = V;
   step.loss.output.weight = output_weight_[0];
   step.loss.output.bias = parameters[4].parameter;
-  step.loss.output.target = {targets_.data(), false};
+  step.loss.output.target = batch_.targets();
   step.loss.output_weight_in_blocks = true;
   step.gradients.hidden = {gradients_[0], gradients_[1], gradients_[2]};
   step.gradients.output = {nullptr, gradients_[3], gradients_[4]};

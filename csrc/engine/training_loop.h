@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/batch.h"
 #include "engine/model.h"
 #include "kernels/kernels.h"
 
@@ -23,13 +24,6 @@ struct Optimizer {
   OptimizerStep rule;  // lr, step and factor are set step by step
   double max_grad_norm =
       0;  // > 0: gradients are scaled down to it, as torch's clip_grad_norm_ does
-};
-
-// What examples are drawn from.
-struct TrainingData {
-  int64_t N = 0;                     // examples
-  const int64_t* tokens = nullptr;   // (N, T)
-  const int64_t* targets = nullptr;  // (N)
 };
 
 // A run of steps.
@@ -58,7 +52,6 @@ class TrainingLoop {
  private:
   class OutputWeightInBlocks;
 
-  bool gather(const int64_t* indices, int64_t begin, int64_t end);
   void clip(const Trained<A>* parameters, const Parallel& parallel, MlpUpdate<A>& update,
             double* norm);
   double grad_norm(const Trained<A>* parameters, const Parallel& parallel);
@@ -66,10 +59,9 @@ class TrainingLoop {
 
   ModelSizes sizes_;
   Optimizer optimizer_;
-  TrainingData data_;
-  int64_t batch_size_;
+  int64_t n_examples_, batch_size_;
   std::array<int64_t, n_parameters> gradient_sizes_;
-  std::vector<int32_t> tokens_, targets_;  // (B, T), (B): the batch
+  Batch batch_;
   Scratch memory_;
   A* gradients_[n_parameters];
   A* output_weight_[3];  // in blocks: the parameter, its first and second state

@@ -12,7 +12,6 @@ from pymlp.commands import plot, sample
 from pymlp.commands import profile as phase_times
 from pymlp.commands.common import finite, note, print_json, shown
 from pymlp.commands.progress import evaluation_line
-from pymlp.data import Dataset
 from pymlp.rundir import RunDirectory
 from pymlp.sampling import membership
 from pymlp.sampling import sample as draw
@@ -23,7 +22,7 @@ _SAMPLES = 20
 
 def introduce(trainer: Trainer, out: Path) -> None:
     """Say on stderr what is about to be trained."""
-    counts = " / ".join(f"{count:,}" for count in _counts(trainer.data).values())
+    counts = " / ".join(f"{count:,}" for count in trainer.data.sizes.values())
     note(
         f"{counts} examples (train / dev / test), {len(trainer.data.vocabulary)} tokens, "
         f"{_n_params(trainer):,} parameters, engine {trainer.engine.name} "
@@ -73,7 +72,7 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
         "engine_reason": trainer.engine_reason,
         "seed": config.seed,
         "n_params": _n_params(trainer),
-        "examples": _counts(trainer.data),
+        "examples": trainer.data.sizes,
         "train_loss": last.train,
         "dev_loss": last.dev,
         "best_dev_loss": best.dev,
@@ -86,8 +85,3 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
 
 def _n_params(trainer: Trainer) -> int:
     return sum(parameter.numel() for parameter in trainer.model.parameters())
-
-
-def _counts(data: Dataset) -> dict[str, int]:
-    """Examples in each split, counted without making those of test."""
-    return {name: sum(map(len, lines)) + len(lines) for name, lines in data.lines._asdict().items()}

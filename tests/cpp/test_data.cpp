@@ -4,15 +4,16 @@
 #include <vector>
 
 #include "check.h"
-#include "data/examples.h"
+#include "data/characters.h"
+#include "data/stream.h"
 #include "data/utf8.h"
 
 using pymlp::data::distinct_code_points;
 using pymlp::data::encode;
-using pymlp::data::EncodedLines;
 using pymlp::data::kUnknown;
-using pymlp::data::make_examples;
 using pymlp::data::next_code_point;
+using pymlp::data::TokenStream;
+using pymlp::data::write_context;
 
 namespace {
 
@@ -77,41 +78,53 @@ TEST(distinct_code_points_ascend_without_line_feeds) {
                              "ab\n") == (std::vector<char32_t>{'a', 'b', 0xEB, 0x1F600}));
 }
 
-TEST(encode_counts_ids_from_one_and_lines_between_separators) {
-  const EncodedLines lines = encode("ab\n\n\xC3\xAB?a\n", {'a', 'b', 0xEB});
-  CHECK(lines.ids == (std::vector<int32_t>{1, 2, 3, kUnknown, 1}));
-  CHECK(lines.starts == (std::vector<int64_t>{0, 2, 2, 5, 5}));
+TEST(encode_counts_ids_from_one_and_ends_lines_with_boundaries) {
+  CHECK(encode("ab\n\n\xC3\xAB?a\n", {'a', 'b', 0xEB}) ==
+        (std::vector<int32_t>{1, 2, 0, 0, 3, kUnknown, 1, 0, 0}));
 }
 
 TEST(encode_of_empty_text_is_one_empty_line) {
-  const EncodedLines lines = encode("", {'a'});
-  CHECK(lines.ids.empty());
-  CHECK(lines.starts == (std::vector<int64_t>{0, 0}));
+  CHECK(encode("", {'a'}) == (std::vector<int32_t>{0}));
 }
 
 TEST(code_points_just_above_the_table) {
-  CHECK(encode("\xC2\x80", {'a'}).ids == (std::vector<int32_t>{kUnknown}));
+  CHECK(encode("\xC2\x80", {'a'}) == (std::vector<int32_t>{kUnknown, 0}));
   CHECK(distinct_code_points("\xC2\x80") == (std::vector<char32_t>{0x80}));
 }
 
 TEST(encode_meets_code_points_above_the_table) {
-  CHECK(encode("\xF0\x9F\x98\x80", {'a'}).ids == (std::vector<int32_t>{kUnknown}));
+  CHECK(encode("\xF0\x9F\x98\x80", {'a'}) == (std::vector<int32_t>{kUnknown, 0}));
 }
 
-TEST(make_examples_pads_and_terminates_every_line) {
-  const std::vector<int32_t> ids = {5, 6, 7, 8};
-  const std::vector<int64_t> starts = {0, 3, 3, 4};
-  std::vector<int64_t> tokens(7 * 2, -9), targets(7, -9);
-  make_examples(ids.data(), starts.data(), 3, 2, tokens.data(), targets.data());
-  CHECK(tokens == (std::vector<int64_t>{0, 0, 0, 5, 5, 6, 6, 7, 0, 0, 0, 0, 0, 8}));
-  CHECK(targets == (std::vector<int64_t>{5, 6, 7, 0, 0, 8, 0}));
+namespace {
+
+// On arrays of exactly their size, for the sanitizers.
+std::vector<int32_t> context(const std::vector<int32_t>& ids, bool reset, int64_t position,
+                             int64_t T) {
+  std::vector<int32_t> found(T, -9);
+  write_context(TokenStream{ids.data(), reset}, position, T, found.data());
+  return found;
 }
 
-TEST(make_examples_of_a_block_longer_than_the_line) {
-  const std::vector<int32_t> ids = {5};
-  const std::vector<int64_t> starts = {0, 1};
-  std::vector<int64_t> tokens(2 * 4, -9), targets(2, -9);
-  make_examples(ids.data(), starts.data(), 1, 4, tokens.data(), targets.data());
-  CHECK(tokens == (std::vector<int64_t>{0, 0, 0, 0, 0, 0, 0, 5}));
-  CHECK(targets == (std::vector<int64_t>{5, 0}));
+}  // namespace
+
+TEST(contexts_end_at_the_boundary_where_they_are_reset) {
+  const std::vector<int32_t> ids = {5, 6, 0, 7, 8, 0, 0, 9};
+  using Context = std::vector<int32_t>;
+  CHECK(context(ids, true, 0, 3) == (Context{0, 0, 0}));
+  CHECK(context(ids, true, 2, 3) == (Context{0, 5, 6}));
+  CHECK(context(ids, true, 3, 3) == (Context{0, 0, 0}));  // begins a line
+  CHECK(context(ids, true, 5, 3) == (Context{0, 7, 8}));  // predicts its end
+  CHECK(context(ids, true, 7, 3) == (Context{0, 0, 0}));
+  CHECK(context(ids, true, 5, 1) == (Context{8}));
+}
+
+TEST(contexts_run_on_across_lines) {
+  const std::vector<int32_t> ids = {5, 6, 0, 7, 8, 0, 0, 9};
+  using Context = std::vector<int32_t>;
+  CHECK(context(ids, false, 0, 3) == (Context{0, 0, 0}));
+  CHECK(context(ids, false, 2, 3) == (Context{0, 5, 6}));
+  CHECK(context(ids, false, 5, 4) == (Context{6, 0, 7, 8}));
+  CHECK(context(ids, false, 7, 3) == (Context{8, 0, 0}));
+  CHECK(context(ids, false, 2, 9) == (Context{0, 0, 0, 0, 0, 0, 0, 5, 6}));
 }

@@ -1,4 +1,4 @@
-#include "data/examples.h"
+#include "data/characters.h"
 
 #include <algorithm>
 
@@ -35,38 +35,18 @@ std::vector<char32_t> distinct_code_points(std::string_view text) {
   return code_points;
 }
 
-EncodedLines encode(std::string_view text, const std::vector<char32_t>& code_points) {
+std::vector<int32_t> encode(std::string_view text, const std::vector<char32_t>& code_points) {
   const std::vector<int32_t> table = id_table(code_points);
-  EncodedLines lines;
-  lines.ids.reserve(text.size());
-  lines.starts.push_back(0);
+  std::vector<int32_t> ids;
+  ids.reserve(text.size() + 1);
   for (size_t position = 0; position < text.size();) {
     const char32_t code_point = next_code_point(text, position);
-    if (code_point == U'\n') {
-      lines.starts.push_back(static_cast<int64_t>(lines.ids.size()));
-    } else {
-      lines.ids.push_back(code_point < table.size() ? table[code_point] : kUnknown);
-    }
+    ids.push_back(code_point == U'\n'         ? kBoundary
+                  : code_point < table.size() ? table[code_point]
+                                              : kUnknown);
   }
-  lines.starts.push_back(static_cast<int64_t>(lines.ids.size()));
-  return lines;
-}
-
-void make_examples(const int32_t* ids, const int64_t* starts, int64_t n_lines, int64_t block_size,
-                   int64_t* tokens, int64_t* targets) {
-  for (int64_t line = 0; line < n_lines; ++line) {
-    const int32_t* line_ids = ids + starts[line];
-    const int64_t length = starts[line + 1] - starts[line];
-    for (int64_t i = 0; i <= length; ++i) {
-      // The context of position i is ids[i - T] to ids[i - 1]; what lies before the line is
-      // padding.
-      const int64_t padding = std::max<int64_t>(block_size - i, 0);
-      std::fill_n(tokens, padding, kTerminator);
-      std::copy(line_ids + i - (block_size - padding), line_ids + i, tokens + padding);
-      tokens += block_size;
-      *targets++ = i < length ? line_ids[i] : kTerminator;
-    }
-  }
+  ids.push_back(kBoundary);
+  return ids;
 }
 
 }  // namespace pymlp::data

@@ -1,0 +1,139 @@
+"""A corpus in three splits, its vocabulary, and how long contexts are: `Dataset`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from pymlp.encoding import check_list, decode, encode_known
+from pymlp.lines import SPLIT_SEED, Line, Report, Splits, report, split
+from pymlp.streams import Examples, TokenStream
+from pymlp.vocabulary import Vocabulary
+
+
+class Ends(NamedTuple):
+    """The positions of a stream where its three splits end; each begins where another ended."""
+
+    train: int
+    dev: int
+    test: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A stream of tokens in three splits, and the vocabulary of its ids.
+
+    Args:
+        stream: train, then dev, then test.
+        ends: where they end.
+        vocabulary: of all three.
+        block_size: length T of the contexts.
+
+    Raises:
+        ValueError: the ends do not ascend within the stream.
+    """
+
+    stream: TokenStream
+    ends: Ends
+    vocabulary: Vocabulary
+    block_size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ends.train <= self.ends.dev <= self.ends.test <= len(self.stream):
+            raise ValueError(
+                f"Dataset: the splits must end in order within the stream of {len(self.stream)} "
+                f"tokens, got {tuple(self.ends)}"
+            )
+
+    @classmethod
+    def from_lines(
+        cls,
+        lines: Sequence[Line],
+        block_size: int = 3,
+        split_seed: int = SPLIT_SEED,
+        vocabulary: Vocabulary | None = None,
+    ) -> Dataset:
+        """Split the lines; without a `vocabulary`, make it from all of them, as the lecture does.
+
+        Args:
+            lines: strings for a model of characters, lists of words for one of words.
+            block_size: length T of the contexts, which begin where lines begin.
+            split_seed: seed of the shuffle, see `split`.
+            vocabulary: to use instead.
+
+        Raises:
+            TypeError: `lines` is one str, or mixes strings and lists.
+            ValueError: there are no lines, a line holds a line break or a token that is not in the
+                vocabulary; lines are counted from 1 in the order of the splits.
+        """
+        check_list(lines)
+        if len(lines) == 0:
+            raise ValueError("Dataset: there are no lines to learn from")
+        if vocabulary is None:
+            of_characters = isinstance(lines[0], str)
+            vocabulary = (Vocabulary.characters if of_characters else Vocabulary.words)(lines)
+        return cls.from_splits(split(lines, split_seed), vocabulary, block_size)
+
+    @classmethod
+    def from_splits(cls, splits: Splits, vocabulary: Vocabulary, block_size: int = 3) -> Dataset:
+        """The data set of lines that have been split already.
+
+        Raises:
+            TypeError, ValueError: as `from_lines`.
+        """
+        lines = [line for part in splits for line in part]
+        stream = encode_known(lines, vocabulary)
+        ends, end = [], 0
+        for part in splits:
+            end += sum(len(vocabulary.split(line)) for line in part) + len(part)
+            ends.append(end)
+        return cls(stream, Ends(*ends), vocabulary, block_size)
+
+    @property
+    def begins(self) -> Ends:
+        """The positions where train, dev and test begin."""
+        return Ends(0, self.ends.train, self.ends.dev)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many examples each split has."""
+        spans = zip(Splits._fields, self.begins, self.ends, strict=True)
+        return {name: end - begin for name, begin, end in spans}
+
+    @cached_property
+    def train(self) -> Examples:
+        """Examples to learn from."""
+        return self._examples(0)
+
+    @cached_property
+    def dev(self) -> Examples:
+        """Examples to choose settings by."""
+        return self._examples(1)
+
+    @cached_property
+    def test(self) -> Examples:
+        """Examples kept for the end."""
+        return self._examples(2)
+
+    def _examples(self, part: int) -> Examples:
+        return self.stream.examples(self.block_size, self.begins[part], self.ends[part])
+
+    @cached_property
+    def lines(self) -> Splits:
+        """The text of the splits, line by line: str of characters, or lists of words."""
+        ids = self.stream.ids.numpy()
+        spans = zip(self.begins, self.ends, strict=True)
+        return Splits(*(decode(ids[begin:end], self.vocabulary) for begin, end in spans))
+
+    def report(self) -> Report:
+        """Repeated lines, and lines of dev and test that train has too."""
+        return report(self.lines)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything but the block size: tokens, splits, vocabulary, kind of context."""
+        parts = (self.stream.digest, *self.ends, self.stream.reset, self.vocabulary.to_json())
+        return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()

@@ -1,0 +1,262 @@
+"""A corpus as a stream of token ids, and examples: stored as a table, or formed from a stream.
+
+A stream holds the ids of all lines one after the other; id 0, the boundary, ends every line. An
+example is a position of the stream: the token there, after the T tokens before it. So a stream is
+all that training and evaluation keep of a corpus, 4 bytes a token, and it may be a file mapped into
+memory. The work is done by csrc/data/stream.h and csrc/engine/batch.cpp.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pymlp import _engine
+
+# Tokens looked at in one piece: a stream may be larger than memory.
+_TOKENS_AT_ONCE = 2**22
+
+
+class BadId(NamedTuple):
+    """An id that is not in a vocabulary: among which ids, where, and what it is."""
+
+    what: str
+    place: list[int]
+    id: int
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStream:
+    """Token ids one after the other, 0 at the end of every line.
+
+    Args:
+        ids: (N,) int32, contiguous; may be memory-mapped.
+        reset: whether a context begins where its line begins, as in the lecture, so that everything
+            before the nearest boundary reads as 0; else contexts run on across lines, as in Bengio
+            et al. (2003). What lies before the stream reads as 0.
+        vocab_size: all ids are known to be from 0 to less than this; None if nothing is known.
+        known_digest: what `digest` is to say where it is known already.
+
+    Raises:
+        ValueError: ``ids`` are not a contiguous int32 vector.
+    """
+
+    ids: Tensor
+    reset: bool = True
+    vocab_size: int | None = None
+    known_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = tuple(self.ids.shape), self.ids.dtype
+        if len(shape) != 1 or dtype != torch.int32 or not self.ids.is_contiguous():
+            raise ValueError(
+                f"TokenStream: ids must be a contiguous int32 vector, got {dtype} of shape {shape}"
+            )
+
+    def __len__(self) -> int:
+        """Number of ids, boundaries included."""
+        return len(self.ids)
+
+    def examples(self, block_size: int, begin: int = 0, end: int | None = None) -> StreamExamples:
+        """One example for each position from ``begin`` to ``end``, contexts of ``block_size``."""
+        return StreamExamples(self, block_size, begin, len(self) if end is None else end)
+
+    def parts(self, begin: int = 0, end: int | None = None) -> Iterator[Tensor]:
+        """The ids in order, in views of a few million."""
+        return iter(self.ids[begin:end].split(_TOKENS_AT_ONCE))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the ids, as little-endian int32."""
+        if self.known_digest is not None:
+            return self.known_digest
+        hasher = hashlib.sha256()
+        for part in self.parts():
+            hasher.update(part.cpu().numpy().astype("<i4", copy=False).data)
+        return hasher.hexdigest()
+
+
+class Examples:
+    """Contexts and what follows them, as a table.
+
+    Args:
+        tokens: (N, T) int64 or int32 ids.
+        targets: (N,) ids of the same dtype.
+
+    Raises:
+        ValueError: shapes or dtypes differ from these.
+    """
+
+    def __init__(self, tokens: Tensor, targets: Tensor) -> None:
+        shapes = tuple(tokens.shape), tuple(targets.shape)
+        if tokens.dim() != 2 or shapes[1] != shapes[0][:1]:
+            raise ValueError(f"Examples: expected shapes (N, T) and (N,), got {shapes}")
+        dtypes = tokens.dtype, targets.dtype
+        if dtypes[0] != dtypes[1] or dtypes[0] not in (torch.int64, torch.int32):
+            raise ValueError(f"Examples: expected two of int64 or two of int32, got {dtypes}")
+        self._tokens = tokens
+        self._targets = targets
+
+    @property
+    def tokens(self) -> Tensor:
+        """The contexts (N, T)."""
+        return self._tokens
+
+    @property
+    def targets(self) -> Tensor:
+        """What follows them (N,)."""
+        return self._targets
+
+    @property
+    def block_size(self) -> int:
+        """Length T of the contexts."""
+        return self._tokens.shape[1]
+
+    def __len__(self) -> int:
+        """Number N of examples."""
+        return len(self._targets)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The examples with these indices (...): tokens (..., T) and targets (...)."""
+        # index_select is cheaper than indexing, and starts no threads for a few rows.
+        rows = indices.flatten().to(self._targets.device)
+        tokens = self._tokens.index_select(0, rows).view(*indices.shape, -1)
+        return tokens, self._targets.index_select(0, rows).view(indices.shape)
+
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples in order, ``size`` at a time: tokens (n, T) and targets (n,)."""
+        return zip(self._tokens.split(size), self._targets.split(size), strict=True)
+
+    def to(self, device: torch.device) -> Examples:
+        """The same examples on another device."""
+        return Examples(self._tokens.to(device), self._targets.to(device))
+
+    def native(self) -> _engine.TrainingData:
+        """What the native engine reads them from; only on the CPU."""
+        return _engine.TrainingData.table(
+            self._tokens.contiguous().long().numpy(), self._targets.contiguous().long().numpy()
+        )
+
+    def find_outside(self, vocab_size: int) -> BadId | None:
+        """The first id that is not from 0 to less than ``vocab_size``."""
+        for what, ids in (("tokens", self._tokens), ("targets", self._targets)):
+            wrong = (ids < 0) | (ids >= vocab_size)
+            if wrong.any():
+                place = wrong.nonzero()[0].tolist()
+                return BadId(what, place, int(ids[tuple(place)]))
+        return None
+
+
+class StreamExamples(Examples):
+    """Examples formed from a stream when they are asked for: example i is position ``begin`` + i.
+
+    Args:
+        stream: on any device.
+        block_size: length T of the contexts, which may begin before ``begin``.
+        begin, end: the positions that are examples.
+
+    Raises:
+        ValueError: ``block_size`` is below 1, or not 0 <= begin <= end <= len(stream).
+    """
+
+    def __init__(self, stream: TokenStream, block_size: int, begin: int, end: int) -> None:
+        if block_size < 1:
+            raise ValueError(f"examples: block_size must be at least 1, got {block_size}")
+        if not 0 <= begin <= end <= len(stream):
+            raise ValueError(
+                f"examples: positions must ascend within 0 to {len(stream)}, got {begin} to {end}"
+            )
+        self.stream = stream
+        self.begin = begin
+        self.end = end
+        self._block_size = block_size
+
+    @property
+    def tokens(self) -> Tensor:
+        """The contexts (N, T) int64, made anew each time."""
+        return self._contexts(self.begin, self.end)
+
+    @property
+    def targets(self) -> Tensor:
+        """What follows them (N,) int64, made anew each time."""
+        return self.stream.ids[self.begin : self.end].long()
+
+    @property
+    def block_size(self) -> int:
+        """Length T of the contexts."""
+        return self._block_size
+
+    def __len__(self) -> int:
+        """Number N of examples."""
+        return self.end - self.begin
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The examples with these indices (...): tokens (..., T) and targets (...), int64."""
+        ids = self.stream.ids
+        if not ids.is_cpu:
+            positions = indices.to(ids.device) + self.begin
+            return _torch_contexts(self.stream, positions, self.block_size), ids[positions].long()
+        tokens, targets = _engine.examples_at(
+            ids.numpy(), self.stream.reset, self.begin, self.end, indices.contiguous().numpy(),
+            self.block_size,
+        )  # fmt: skip
+        shape = indices.shape
+        return torch.from_numpy(tokens).view(*shape, -1), torch.from_numpy(targets).view(shape)
+
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples in order, ``size`` at a time: tokens (n, T) and targets (n,), int64."""
+        for begin in range(self.begin, self.end, size):
+            end = min(begin + size, self.end)
+            yield self._contexts(begin, end), self.stream.ids[begin:end].long()
+
+    def to(self, device: torch.device) -> StreamExamples:
+        """The same examples on another device, which gets the part of the stream they need."""
+        if self.stream.ids.device == device:
+            return self
+        start = max(0, self.begin - self.block_size)
+        ids = self.stream.ids[start : self.end].to(device)
+        stream = replace(self.stream, ids=ids, known_digest=None)
+        return stream.examples(self.block_size, self.begin - start)
+
+    def native(self) -> _engine.TrainingData:
+        """What the native engine reads them from; only on the CPU."""
+        return _engine.TrainingData.stream(
+            self.stream.ids.numpy(), self.begin, self.end, self.stream.reset
+        )
+
+    def find_outside(self, vocab_size: int) -> BadId | None:
+        """The first id that is not from 0 to less than ``vocab_size``, context of others or not."""
+        known = self.stream.vocab_size
+        if known is not None and known <= vocab_size:
+            return None
+        position = 0
+        for part in self.stream.parts(end=self.end):
+            wrong = (part < 0) | (part >= vocab_size)
+            if wrong.any():
+                first = int(wrong.nonzero()[0])
+                return BadId("stream", [position + first], int(part[first]))
+            position += len(part)
+        return None
+
+    def _contexts(self, begin: int, end: int) -> Tensor:
+        ids, reset = self.stream.ids, self.stream.reset
+        if not ids.is_cpu:
+            positions = torch.arange(begin, end, device=ids.device)
+            return _torch_contexts(self.stream, positions, self.block_size)
+        return torch.from_numpy(_engine.contexts(ids.numpy(), reset, begin, end, self.block_size))
+
+
+def _torch_contexts(stream: TokenStream, positions: Tensor, block_size: int) -> Tensor:
+    """The contexts (..., T) before ``positions`` (...), where the native code cannot form them."""
+    at = positions[..., None] + torch.arange(-block_size, 0, device=positions.device)
+    tokens = stream.ids[at.clamp(min=0)].long()
+    inside = at >= 0
+    if stream.reset:
+        # From the position backwards, up to the first boundary.
+        inside = (inside & (tokens != 0)).flip(-1).cumprod(-1).flip(-1)
+    return tokens * inside
