@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from pymlp.data import Vocabulary, encode, read_lines
 from pymlp.ngram import (
     Bigram,
+    Cache,
     DeletedInterpolation,
     NeuralBigram,
     NGramCounts,
@@ -99,6 +100,27 @@ def test_deleted_interpolation_learns_to_trust_what_repeats():
 def test_deleted_interpolation_needs_fit():
     with pytest.raises(RuntimeError, match=r"DeletedInterpolation: call fit"):
         DeletedInterpolation(3, 4).perplexity([1])
+
+
+# --- cache ----------------------------------------------------------------------------------------
+
+
+def test_cache_counts_the_last_tokens():
+    ids = [1, 2, 1, 1, 2, 2]
+    expected = [1 / 4, 0, 1 / 2, 2 / 3, 1 / 3, 1 / 3]  # the window is 2, 1, 1 before the fifth
+    np.testing.assert_allclose(np.exp(Cache(4, window=3).log_probs(ids)), expected)
+    np.testing.assert_allclose(np.exp(Cache(4, window=3).log_probs(ids, 4, 6)), expected[4:])
+    assert Cache(4, window=9).prob([1, 2, 1, 3], 1) == pytest.approx(2 / 4)
+    with pytest.raises(ValueError, match="window must be at least 1, got 0"):
+        Cache(4, window=0)
+    with pytest.raises(ValueError, match="from 0 to 3, got 4 at position 1"):
+        Cache(4).log_probs([1, 4])
+
+
+def test_cache_of_a_long_text_counts_its_windows():
+    ids = text(3000, 50, seed=6)
+    expected = [np.mean(ids[max(i - 70, 0) : i] == ids[i]) for i in range(1, len(ids))]
+    np.testing.assert_allclose(np.exp(Cache(50, window=70).log_probs(ids, 1)), expected)
 
 
 # --- bigrams --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ predicted like any token, and stands before the stream. docs/ngrams.md has the f
 from pymlp.ngram.base import NGramModel
 from pymlp.ngram.bigram import Bigram, NeuralBigram
 from pymlp.ngram.bins import context_bins, frequency_bins
+from pymlp.ngram.cache import Cache
 from pymlp.ngram.counts import NGramCounts
 from pymlp.ngram.interpolation import DeletedInterpolation
 from pymlp.ngram.kneser_ney import KneserNey
@@ -14,6 +15,7 @@ from pymlp.ngram.mixture import Mixture
 
 __all__ = [
     "Bigram",
+    "Cache",
     "DeletedInterpolation",
     "KneserNey",
     "Mixture",
