@@ -15,6 +15,9 @@ constexpr int64_t alone_work = 16384;
 // Multiply-adds between two calls of before_phase: about half a millisecond.
 constexpr int64_t checked_work = int64_t(1) << 24;
 
+// Multiply-adds of a thread between two calls of before_phase in a phase: some ten milliseconds.
+constexpr int64_t portion_work = int64_t(1) << 30;
+
 inline void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -73,23 +76,39 @@ Team::~Team() {
 
 void Team::run(const Phase& phase, RangeBody body) const {
   if (phase.total <= 0) return;
-  if (phase.may_stop) check_in(phase);
+  const int64_t cost = std::max<int64_t>(1, phase.cost);
+  const int64_t portion =
+      phase.stop == Stop::anywhere
+          ? std::min(phase.total, std::max<int64_t>(threads_, threads_ * (portion_work / cost)))
+          : phase.total;
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = profile_ ? Clock::now() : Clock::time_point();
-  const bool together = threads_ > 1 && phase.total > 1 && phase.total * phase.cost > alone_work;
-  if (together) {
-    run_together(phase.total, body);
-  } else {
-    body(0, phase.total);
+  for (int64_t begin = 0; begin < phase.total; begin += portion) {
+    const int64_t count = std::min(portion, phase.total - begin);
+    if (phase.stop != Stop::never) check_in(count * cost);
+    if (count == phase.total) {
+      run_portion(count, phase.cost, body);
+    } else {
+      run_portion(count, phase.cost,
+                  [&body, begin](int64_t b, int64_t e) { body(begin + b, begin + e); });
+    }
   }
   if (profile_) profile_->add(phase.name, Clock::now() - start);
 }
 
-void Team::check_in(const Phase& phase) const {
-  unchecked_work_ += phase.total * std::max<int64_t>(1, phase.cost);
+void Team::check_in(int64_t work) const {
+  unchecked_work_ += work;
   if (unchecked_work_ < checked_work) return;
   unchecked_work_ = 0;
   if (before_phase_) before_phase_();
+}
+
+void Team::run_portion(int64_t total, int64_t cost, const RangeBody& body) const {
+  if (threads_ > 1 && total > 1 && total * cost > alone_work) {
+    run_together(total, body);
+  } else {
+    body(0, total);
+  }
 }
 
 void Team::run_together(int64_t total, const RangeBody& body) const {

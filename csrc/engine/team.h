@@ -16,14 +16,15 @@
 
 namespace pymlp {
 
-// Each phase is cut into one range a thread. A thread that waits spins for a while, then lets
+// Each phase is cut into one range a thread, after a long one that may stop has been cut into
+// portions. A thread that waits spins for a while, then lets
 // others run, then sleeps. The calling thread takes over the ranges that no other thread has begun,
 // so that it never waits for a thread which the machine has no core for.
 class Team final : public Parallel {
  public:
   // threads: how many compute, the calling one included. before_phase: called by the calling thread
-  // before phases that may stop, every few hundred microseconds of work; may throw to abandon the
-  // kernel.
+  // where a phase may stop, every few hundred microseconds of work and at least every few ten
+  // milliseconds; may throw to abandon the kernel.
   // profile: gets the time of each phase; may be null.
   explicit Team(int threads, std::function<void()> before_phase = nullptr,
                 Profile* profile = nullptr);
@@ -48,7 +49,8 @@ class Team final : public Parallel {
   };
   static_assert(sizeof(Job) == 64);
 
-  void check_in(const Phase& phase) const;
+  void check_in(int64_t work) const;
+  void run_portion(int64_t total, int64_t cost, const RangeBody& body) const;
   void run_together(int64_t total, const RangeBody& body) const;
   void run_range(int slot) const;
   void claim_and_run(int slot, uint64_t job) const;

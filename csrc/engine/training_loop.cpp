@@ -65,11 +65,12 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
       optimizer_(optimizer),
       n_examples_(data.N),
       batch_size_(batch_size),
+      in_blocks_(!divides_vocabulary(sizes.V, sizes.H, false)),
       gradient_sizes_(sizes.parameter_sizes()),
       batch_(sizes, data, batch_size) {
   const Kernels<A>& kernels = active_kernels().of<A>();
-  const int64_t in_blocks = kernels.in_blocks_size(batch_size, sizes.V, sizes.H);
-  gradient_sizes_[3] = in_blocks;
+  const int64_t in_blocks = in_blocks_ ? kernels.in_blocks_size(batch_size, sizes.V, sizes.H) : 0;
+  if (in_blocks_) gradient_sizes_[3] = in_blocks;
   // Each array begins a cache line of its own.
   constexpr int64_t line = 64 / sizeof(A);
   const auto padded = [](int64_t size) { return (size + line - 1) / line * line; };
@@ -80,7 +81,8 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
   A* at = static_cast<A*>(memory_.get());
   const auto take = [&](int64_t size) { return std::exchange(at, at + padded(size)); };
   for (int i = 0; i < n_parameters; ++i) gradients_[i] = take(gradient_sizes_[i]);
-  for (int i = 0; i < 3; ++i) output_weight_[i] = i <= states ? take(in_blocks) : nullptr;
+  for (int i = 0; i < 3; ++i)
+    output_weight_[i] = in_blocks_ && i <= states ? take(in_blocks) : nullptr;
   const int64_t largest = *std::max_element(gradient_sizes_.begin(), gradient_sizes_.end());
   squares_.resize(static_cast<size_t>((largest + block - 1) / block));
   workspace_.reserve(
@@ -162,14 +164,14 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
   step.loss.output.N = N;
   step.loss.output.H = H;
   step.loss.output.V = V;
-  step.loss.output.weight = output_weight_[0];
+  step.loss.output.weight = in_blocks_ ? output_weight_[0] : parameters[3].parameter;
   step.loss.output.bias = parameters[4].parameter;
   step.loss.output.target = batch_.targets();
-  step.loss.output_weight_in_blocks = true;
+  step.loss.output_weight_in_blocks = in_blocks_;
   step.gradients.hidden = {gradients_[0], gradients_[1], gradients_[2]};
   step.gradients.output = {nullptr, gradients_[3], gradients_[4]};
   MlpUpdate<A>& update = step.update;
-  update = {N, T, V, E, H, {}, {}, {}, {}, {}, optimizer_.rule, true};
+  update = {N, T, V, E, H, {}, {}, {}, {}, {}, {}, optimizer_.rule, in_blocks_};
   UpdatedParameter<A>* const updated[n_parameters] = {&update.embedding, &update.hidden_weight,
                                                       &update.hidden_bias, &update.output_weight,
                                                       &update.output_bias};
@@ -177,7 +179,7 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
     const Trained<A>& p = parameters[i];
     *updated[i] = {gradients_[i], p.frozen ? nullptr : p.parameter, p.first, p.second};
   }
-  if (update.output_weight.parameter) {
+  if (in_blocks_ && update.output_weight.parameter) {
     update.output_weight = {gradients_[3], output_weight_[0], output_weight_[1], output_weight_[2]};
   }
   return step;

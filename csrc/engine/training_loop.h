@@ -60,6 +60,7 @@ class TrainingLoop {
   ModelSizes sizes_;
   Optimizer optimizer_;
   int64_t n_examples_, batch_size_;
+  bool in_blocks_;  // the output weight, while steps are carried out
   std::array<int64_t, n_parameters> gradient_sizes_;
   Batch batch_;
   Scratch memory_;

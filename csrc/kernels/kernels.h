@@ -110,35 +110,56 @@ struct LinearCrossEntropyGradients {
   S* bias = nullptr;    // (V), or null for none
 };
 
+// Which of a layer's inputs are kept, and multiplied with 1 / (1 - p): those that are not 0.
+struct Dropout {
+  const uint8_t* input = nullptr;   // (N, T*E), of the embeddings; null: no dropout
+  const uint8_t* hidden = nullptr;  // (N, H), of the hidden layer; not null where input is not
+  double p = 0;
+};
+
 // The whole model and its loss: embed_linear_tanh, then linear_cross_entropy on its result.
 // output.input is not used: the hidden layer lives in the workspace, a chunk of rows at a time.
 template <class S>
 struct MlpCrossEntropy {
   EmbedLinearTanh<S> hidden;
   LinearCrossEntropy<S> output;
-  bool output_weight_in_blocks = false;  // output.weight and its gradient: see Kernels::to_blocks
+  bool output_weight_in_blocks = false;  // output.weight and its gradient: see Kernels::to_blocks;
+                                         // not where divides_vocabulary
+  const S* direct = nullptr;  // (V, T*E), or null: a weight from the embeddings to the logits
+  Dropout dropout{};          // neither of the two on CUDA
 };
+
+// Whether the CPU's kernels divide the rows of the output layer's weight (V, H) among threads, the
+// words of the vocabulary; else they divide the columns of the hidden layer. gathers: whether x,
+// the embeddings side by side, is needed as it stands: for direct connections or dropout.
+__attribute__((always_inline)) inline bool divides_vocabulary(int64_t V, int64_t H, bool gathers) {
+  return gathers || (V > H && V > 1024);
+}
 
 template <class S>
 struct MlpCrossEntropyGradients {
   EmbedLinearTanhGradients<S> hidden;
   LinearCrossEntropyGradients<S> output;  // .input is not used
+  S* direct = nullptr;                    // (V, T*E), where there are direct connections
   // If not null: left out of the gradients, the factor that all of them are to be multiplied with.
   Accumulate<S>* factor = nullptr;
 };
 
-// logits = hidden weightᵀ + bias for the hidden layer of embed_linear_tanh.
+// logits = hidden weightᵀ + bias for the hidden layer of embed_linear_tanh, and of its inputs x
+// x directᵀ.
 template <class A>
 struct MlpLogits {
   EmbedLinearTanh<A> hidden;
   const A* weight = nullptr;  // (V, H)
   const A* bias = nullptr;    // (V), or null for none
+  const A* direct = nullptr;  // (V, T*E), or null for none; not on CUDA
 };
 
 // One update of all parameters by the rule of torch.optim.SGD or torch.optim.AdamW.
 struct OptimizerStep {
   bool adamw = false;
   double lr = 0, momentum = 0, weight_decay = 0;
+  bool decay_biases = true;              // whether weight_decay is for biases too
   double beta1 = 0, beta2 = 0, eps = 0;  // AdamW
   int64_t step = 1;                      // AdamW: the number of this update, from 1
   double factor = 1;                     // what the gradients are multiplied with first
@@ -158,15 +179,17 @@ template <class A>
 struct MlpUpdate {
   int64_t N, T, V, E, H;
   UpdatedParameter<A> embedding, hidden_weight, hidden_bias, output_weight, output_bias;
+  UpdatedParameter<A> direct;  // (V, T*E), where there are direct connections
   OptimizerStep step;
   bool output_weight_in_blocks = false;  // all arrays of output_weight: see Kernels::to_blocks
 };
 
-// Steps of training: the gradients of the loss, then the update. update.step is not used.
+// Steps of training: the gradients of the loss, then the update. Of update.step only what stays the
+// same from step to step is used.
 template <class A>
 struct MlpStep {
   MlpCrossEntropy<A> loss;
-  MlpCrossEntropyGradients<A> gradients;  // scratch for the caller: they may lack a factor
+  MlpCrossEntropyGradients<A> gradients;  // scratch for the caller, who finds anything there
   MlpUpdate<A> update;                    // of loss's parameters by those gradients
 };
 

@@ -49,17 +49,21 @@ class RangeBody {
   alignas(8) char captured_[room];
 };
 
+// Where a phase may be abandoned: between two of its items, before it begins (what it does cannot
+// be taken back), or nowhere (the kernel has gone too far).
+enum class Stop { anywhere, before, never };
+
 // One phase of a kernel: `total` items, each about `cost` multiply-adds of work.
 struct Phase {
   const char* name;
   int64_t total;
   int64_t cost;
-  bool may_stop = true;  // false: the kernel has gone too far to be abandoned here
+  Stop stop = Stop::anywhere;
 };
 
 // Covers [0, phase.total) with disjoint ranges, calls the body once for each, in any order and from
-// any thread, and returns when all are done. Bodies don't throw; `run` may, before it calls any and
-// if the phase may stop, to abandon the kernel: kernels own nothing that would be lost.
+// any thread, and returns when all are done. Bodies don't throw; `run` may, where the phase may
+// stop, to abandon the kernel: kernels own nothing that would be lost.
 class Parallel {
  public:
   virtual void run(const Phase& phase, RangeBody body) const = 0;

@@ -71,7 +71,7 @@ class Abandoning final : public pymlp::Parallel {
   explicit Abandoning(int phases) : left_(phases) {}
 
   void run(const Phase& phase, pymlp::RangeBody body) const override {
-    if (phase.may_stop && left_-- == 0) throw std::runtime_error("abandoned");
+    if (phase.stop != pymlp::Stop::never && left_-- == 0) throw std::runtime_error("abandoned");
     if (phase.total > 0) body(0, phase.total);
   }
 

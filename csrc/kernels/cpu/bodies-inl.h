@@ -13,11 +13,22 @@
 #include "kernels/cpu/transpose-inl.h"
 //
 #include "kernels/cpu/softmax-inl.h"
+//
+#include "kernels/cpu/loss_rule-inl.h"
 #include "kernels/cpu/token_index-inl.h"
 //
 #include "kernels/cpu/cross_entropy-inl.h"
 #include "kernels/cpu/embed_linear_tanh-inl.h"
 #include "kernels/cpu/linear_cross_entropy-inl.h"
+//
+#include "kernels/cpu/vocabulary_blocks-inl.h"
+//
+#include "kernels/cpu/gathered_layer-inl.h"
+#include "kernels/cpu/vocabulary-inl.h"
+//
+#include "kernels/cpu/mlp_vocabulary-inl.h"
+//
+#include "kernels/cpu/linear_vocabulary-inl.h"
 //
 #include "kernels/cpu/mlp_cross_entropy-inl.h"
 #include "kernels/cpu/mlp_logits-inl.h"

@@ -106,3 +106,9 @@ inline void finish(Accumulate<S>* computed, int64_t n, Accumulate<S> factor, S* 
   scale(computed, n, factor);
   narrow(computed, n, out);
 }
+
+// Element n of a caller's array, which may be null.
+template <class S>
+inline S* offset(S* array, int64_t n) {
+  return array ? array + n : nullptr;
+}

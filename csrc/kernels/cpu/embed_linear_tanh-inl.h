@@ -61,7 +61,7 @@ struct EmbedLinearTanhPass {
     widened(problem.embedding, V * E, embedding_scratch);
     widened(problem.weight, H * K, weight_scratch);
     widened(problem.bias, H, bias_scratch);
-    alone(parallel, "index", [&] {
+    alone(parallel, "index", Stop::never, [&] {
       index.build(problem.tokens, N, V);
       if (backward) blocks.build(index, N);
       for (int64_t r = 0; r < index.rows(); ++r) {
@@ -156,7 +156,7 @@ struct EmbedLinearTanhPass {
         for (int64_t b = 0; b < columns.count; ++b) multiply(b, begin, end, products, b > 0);
       });
     }
-    alone(parallel, "dembedding", [&] {
+    alone(parallel, "dembedding", Stop::never, [&] {
       fill(dembedding, V * E, A(0));
       for (int64_t block = 0; block < (products_by_block() ? columns.count : 1); ++block) {
         const A* product = products + block * R * E;

@@ -30,29 +30,10 @@ struct LinearCrossEntropyPass {
     losses = workspace.take<A>(p.options.reduction == Reduction::none ? 0 : N);
   }
 
-  // What one row's loss and gradient depend on besides the row.
-  struct Rule {
-    SoftmaxLoss<A> softmax;
-    double normalizer;
-    A row_scale;     // factor of each row's gradient, unless rows have their own (Reduction::none)
-    A common_scale;  // factor of all gradients, left for the end
-    A* losses;       // (N)
-  };
-
-  // The common factor is left for the end because it is small for large batches: multiplied into
-  // dlogits it would turn many of them into subnormal numbers, on which processors are slow.
-  Rule prepare(A* loss) {
+  LossRule<S> prepare(A* loss) {
     widened(problem.weight, V * H, weight_scratch);
     widened(problem.bias, V, bias_scratch);
-    const SoftmaxLoss<A> softmax(V, problem.options, class_weight_scratch);
-    const Reduction reduction = problem.options.reduction;
-    if (reduction == Reduction::none) return {softmax, 1, 1, 1, loss};
-    const double normalizer =
-        reduction == Reduction::mean ? softmax.total_weight(problem.target, N) : 1;
-    const A factor = A((problem.grad_output ? problem.grad_output[0] : A(1)) / normalizer);
-    // A mean over nothing has an infinite factor, which rows that are ignored must not meet.
-    if (normalizer == 0) return {softmax, normalizer, factor, 1, losses};
-    return {softmax, normalizer, 1, factor, losses};
+    return {problem, class_weight_scratch, losses, loss};
   }
 
   // A column block of weight, as rows of weight_transposed.
@@ -63,14 +44,9 @@ struct LinearCrossEntropyPass {
 
   int64_t row_cost(bool gradients) const { return V * ((gradients ? 2 : 1) * H + 2 * exp_cost); }
 
-  A row_scale(const Rule& rule, int64_t n) const {
-    const bool per_row = problem.options.reduction == Reduction::none && problem.grad_output;
-    return per_row ? problem.grad_output[n] : rule.row_scale;
-  }
-
   // Examples [begin, end) of the chunk that starts at `first`; input, dinput: rows of that chunk.
   // Whether gradients are wanted dinput does not say: with H = 0 it may be null.
-  void rows(const Rule& rule, int64_t first, int64_t begin, int64_t end, bool gradients,
+  void rows(const LossRule<S>& rule, int64_t first, int64_t begin, int64_t end, bool gradients,
             const A* input, A* dinput) const {
     for_chunks(begin, end, row_block, [&](int64_t b, int64_t e) {
       A* x = logits + b * V;
@@ -89,14 +65,15 @@ struct LinearCrossEntropyPass {
   }
 
   // The losses of examples n, n+1, ... and their dlogits in the place of their logits x (count, V).
-  void losses_of_rows(const Rule& rule, int64_t n, int64_t count, A* x, bool gradient) const {
+  void losses_of_rows(const LossRule<S>& rule, int64_t n, int64_t count, A* x,
+                      bool gradient) const {
     if (rule.softmax.softcap > 0) rule.softmax.cap(x, count * V);
     RowSoftmax<A> softmax[row_block];
     row_softmax(x, count, V, softmax);
     for (int64_t i = 0; i < count; ++i) row(rule, n + i, softmax[i], x + i * V, gradient);
   }
 
-  void row(const Rule& rule, int64_t n, RowSoftmax<A> softmax, A* x, bool gradient) const {
+  void row(const LossRule<S>& rule, int64_t n, RowSoftmax<A> softmax, A* x, bool gradient) const {
     const int64_t target = problem.target[n];
     if (target == rule.softmax.ignore_index) {
       rule.losses[n] = 0;
@@ -108,8 +85,8 @@ struct LinearCrossEntropyPass {
     const bool capped = rule.softmax.softcap > 0;
     A* caps = x + chunk * V;
     if (capped) std::memcpy(caps, x, V * sizeof(A));
-    rule.softmax.gradient(x, softmax, target, row_scale(rule, n), x);
-    if (capped) rule.softmax.cap_gradient(caps, x);
+    rule.softmax.gradient(x, softmax, target, rule.row_scale(n), x);
+    if (capped) rule.softmax.cap_gradient(caps, V, x);
   }
 
   // Adds (first chunk: sets) a column block of dweight for a chunk of `count` rows of input, given

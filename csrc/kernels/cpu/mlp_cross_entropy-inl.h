@@ -6,7 +6,8 @@
 // the hidden layer, what they add to the logits, and later their gradients: of what the layers
 // hold, nothing moves between cores. What moves is the logits, one set of partial sums a block, and
 // dlogits. That pays where a row of logits is shorter than one of the hidden layer; with a larger
-// vocabulary a thread computes the logits of whole rows.
+// vocabulary a thread computes the logits of whole rows, up to where the vocabulary itself is
+// divided (mlp_vocabulary-inl.h).
 
 template <class S>
 struct MlpCrossEntropyKernel {
@@ -151,7 +152,7 @@ struct MlpCrossEntropyKernel {
                         const Finished& finished, A factor) const {
     const int64_t cost =
         (last - first) * (2 * V + first_layer.T + 1) + (last == N ? first_layer.finish_cost() : 0);
-    blocks.run(parallel, "backward", cost, [this, first, last, finished, factor](int64_t block) {
+    const auto body = [this, first, last, finished, factor](int64_t block) {
       const int64_t stride = blocks.stride;
       last_layer.columns(block, last - first, first > 0, hidden[block], stride, doutput_weight,
                          doutput_bias);
@@ -164,7 +165,8 @@ struct MlpCrossEntropyKernel {
       if (last < N) return;
       first_layer.finish_columns(block, dweight, dbias);
       finished(block, factor);
-    });
+    };
+    blocks.run(parallel, "backward", cost, body, last == N ? Stop::before : Stop::anywhere);
   }
 
   void finish_gradients(const Gradients& d, A factor, const Parallel& parallel) const {

@@ -2,17 +2,23 @@
 // as soon as its gradients are complete, by the thread that has them in its caches. Made once for
 // many steps.
 
+// Whether a phase of so many multiply-adds ends within some ten milliseconds.
+inline bool short_enough(int64_t cost) { return cost < int64_t(1) << 32; }
+
 template <class A>
 struct MlpStepKernel {
   MlpCrossEntropyKernel<A> kernel;
   MlpUpdatePass<A> update;
-  bool update_early;               // products by rows are of the weight as it was in the forward
+  bool update_early;
   alignas(64) OptimizerStep step;  // changes, so it has a cache line of its own
 
   MlpStepKernel(Workspace& workspace, const MlpStep<A>& p)
       : kernel(workspace, p.loss, true),
         update(p.update),
-        update_early(kernel.first_layer.products_by_block()) {
+        // Products by rows are of the weight as it was in the forward. A phase that updates cannot
+        // be abandoned once it has begun, so it must not be long.
+        update_early(kernel.first_layer.products_by_block() &&
+                     short_enough(kernel.chunk * 2 * kernel.V * kernel.H)) {
     kernel.place(p.gradients);
   }
 
@@ -27,6 +33,73 @@ struct MlpStepKernel {
     } else {
       update.run(step, factor, parallel);
     }
+  }
+};
+
+// The same where the vocabulary is divided. Plain SGD leaves the rows of the embedding alone whose
+// tokens are not in the batch: their gradient is 0.
+template <class A>
+struct MlpVocabularyStepKernel {
+  MlpVocabularyKernel<A> kernel;
+  MlpVocabularyUpdate<A> update;
+  const UpdatedParameter<A>& embedding;
+  bool update_early, sparse;
+  alignas(64) OptimizerStep step;
+
+  MlpVocabularyStepKernel(Workspace& workspace, const MlpStep<A>& p)
+      : kernel(workspace, p.loss, true),
+        update(p.update),
+        embedding(p.update.embedding),
+        update_early(short_enough(kernel.output.chunk * 2 * kernel.V * kernel.output.width)),
+        sparse(!p.update.step.adamw && !embedding.first && p.update.step.weight_decay == 0) {
+    kernel.place(p.gradients);
+  }
+
+  void run(const OptimizerStep& this_step, A* loss, const Parallel& parallel) {
+    using Update = MlpVocabularyUpdate<A>;
+    step = this_step;
+    const A factor =
+        kernel.pass(loss, true, parallel, update_early, [this](int64_t v0, int64_t v1, A scale) {
+          if (update_early) update.update_rows(v0, v1, step, scale);
+        });
+    Stop stop = update_early ? Stop::never : Stop::before;
+    if (!sparse) kernel.place_embedding(A(1), parallel, stop);
+    update.run(update_early ? Update::first_layer : Update::output_layer,
+               sparse ? Update::embedding : Update::count, step, factor, parallel, stop);
+    if (sparse) update_embedding_rows(factor, parallel);
+  }
+
+  void update_embedding_rows(A factor, const Parallel& parallel) const {
+    if (!embedding.parameter) return;
+    const EmbeddingRows<A>& rows = kernel.first_layer.dembedding;
+    parallel.run({"update", *rows.count, 4 * rows.E, Stop::never},
+                 [this, &rows, factor](int64_t begin, int64_t end) {
+                   for (int64_t r = begin; r < end; ++r) {
+                     const int64_t token = rows.token[r];
+                     rows.place(token, A(1), kernel.dembedding + token * rows.E);
+                     sgd(step, factor, embedding, {token * rows.E, 1, rows.E, 0});
+                   }
+                 });
+  }
+};
+
+// Steps as they are kept in the caller's memory: how to carry one out, then the kernel.
+template <class A>
+struct KeptSteps {
+  static constexpr size_t room = 64;
+  void (*run)(void* kernel, const OptimizerStep&, A* loss, const Parallel&);
+
+  template <class Kernel>
+  static void keep_at(void* memory, const MlpStep<A>& problem) {
+    keep<Kernel>(static_cast<char*>(memory) + room, problem);
+    static_cast<KeptSteps*>(memory)->run = [](void* kernel, const OptimizerStep& step, A* loss,
+                                              const Parallel& parallel) {
+      static_cast<Kernel*>(kernel)->run(step, loss, parallel);
+    };
+  }
+  template <class Kernel>
+  static size_t bytes(const MlpStep<A>& problem) {
+    return room + kept_bytes<Kernel> + measure<Kernel>(problem);
   }
 };
 

@@ -58,6 +58,23 @@ inline void adamw(const OptimizerStep& s, A scale, const UpdatedParameter<A>& u,
   });
 }
 
+enum class Decay { weights, biases };
+
+template <class A>
+inline void update(const UpdatedParameter<A>& u, OptimizerStep step, A factor, const Part& part,
+                   Decay kind = Decay::weights) {
+  if (!u.parameter) return;
+  if (kind == Decay::biases && !step.decay_biases) step.weight_decay = 0;
+  if (step.adamw) {
+    adamw(step, factor, u, part);
+  } else {
+    sgd(step, factor, u, part);
+  }
+}
+
+// Multiply-adds that an element is worth.
+inline int64_t update_cost(const OptimizerStep& step) { return step.adamw ? 16 : 4; }
+
 // Divided as the gradients are: a thread updates what it has in its caches.
 template <class A>
 struct MlpUpdatePass {
@@ -70,7 +87,7 @@ struct MlpUpdatePass {
   void run(const OptimizerStep& step, A factor, const Parallel& parallel) const {
     const MlpUpdate<A>& p = problem;
     const int64_t elements = (p.V + 1) * p.E + p.H * (p.T * p.E + p.V);
-    parallel.run({"update", blocks.count, cost(elements)},
+    parallel.run({"update", blocks.count, cost(elements), Stop::before},
                  [this, &step, factor](int64_t begin, int64_t end) {
                    for (int64_t block = begin; block < end; ++block) {
                      update_columns(block, step, factor);
@@ -85,14 +102,14 @@ struct MlpUpdatePass {
     const int64_t h0 = blocks.begin(block), width = blocks.width(block), K = p.T * p.E;
     const ColumnView<A> output{blocks, nullptr, p.V, p.output_weight_in_blocks};
     update(p.hidden_weight, step, factor, {h0 * K, 1, width * K, 0});
-    update(p.hidden_bias, step, factor, {h0, 1, width, 0});
+    update(p.hidden_bias, step, factor, {h0, 1, width, 0}, Decay::biases);
     update(p.output_weight, step, factor, {output.offset(block), p.V, width, output.ld()});
   }
 
   // What has no columns: after all columns, when there is no way back.
   void finish(const OptimizerStep& step, A factor, const Parallel& parallel) const {
     const int64_t elements = (problem.V + 1) * problem.E;
-    parallel.run({"update", blocks.count, cost(elements), false},
+    parallel.run({"update", blocks.count, cost(elements), Stop::never},
                  [this, &step, factor](int64_t begin, int64_t end) {
                    for (int64_t block = begin; block < end; ++block)
                      update_rows(block, step, factor);
@@ -102,7 +119,7 @@ struct MlpUpdatePass {
  private:
   // Of a block, given the elements of all.
   int64_t cost(int64_t elements) const {
-    return divide_up(elements * (problem.step.adamw ? 16 : 4), blocks.count);
+    return divide_up(elements * update_cost(problem.step), blocks.count);
   }
 
   // A block's share of the embedding and the output bias.
@@ -110,17 +127,56 @@ struct MlpUpdatePass {
     const MlpUpdate<A>& p = problem;
     const int64_t v0 = p.V * block / blocks.count, v1 = p.V * (block + 1) / blocks.count;
     update(p.embedding, step, factor, {v0 * p.E, 1, (v1 - v0) * p.E, 0});
-    update(p.output_bias, step, factor, {v0, 1, v1 - v0, 0});
+    update(p.output_bias, step, factor, {v0, 1, v1 - v0, 0}, Decay::biases);
+  }
+};
+
+// Divided into pieces of whole arrays, but for the output layer's rows that a thread has in its
+// caches: where the vocabulary is divided among threads.
+template <class A>
+struct MlpVocabularyUpdate {
+  struct Array {
+    const UpdatedParameter<A>& parameter;
+    int64_t size, row;  // row: elements that belong to a word of the vocabulary, or 0
+    Decay kind;
+  };
+  static constexpr int64_t count = 6, piece = 16384;
+  Array arrays[count];
+
+  explicit MlpVocabularyUpdate(const MlpUpdate<A>& p)
+      : arrays{{p.output_weight, p.V * p.H, p.H, Decay::weights},
+               {p.direct, p.V * p.T * p.E, p.T * p.E, Decay::weights},
+               {p.output_bias, p.V, 1, Decay::biases},
+               {p.hidden_weight, p.H * p.T * p.E, 0, Decay::weights},
+               {p.hidden_bias, p.H, 0, Decay::biases},
+               {p.embedding, p.V * p.E, 0, Decay::weights}} {}
+
+  static constexpr int64_t output_layer = 0, first_layer = 3, embedding = 5;  // begin there
+
+  // Rows [v0, v1) of the output layer.
+  void update_rows(int64_t v0, int64_t v1, const OptimizerStep& step, A factor) const {
+    for (int64_t i = output_layer; i < first_layer; ++i) {
+      const Array& a = arrays[i];
+      update(a.parameter, step, factor, {v0 * a.row, 1, (v1 - v0) * a.row, 0}, a.kind);
+    }
   }
 
-  void update(const UpdatedParameter<A>& u, const OptimizerStep& step, A factor,
-              const Part& part) const {
-    if (!u.parameter) return;
-    if (step.adamw) {
-      adamw(step, factor, u, part);
-    } else {
-      sgd(step, factor, u, part);
-    }
+  // Arrays [first, last), in one phase.
+  void run(int64_t first, int64_t last, const OptimizerStep& step, A factor,
+           const Parallel& parallel, Stop stop) const {
+    int64_t pieces = 0;
+    for (int64_t i = first; i < last; ++i) pieces += divide_up(arrays[i].size, piece);
+    parallel.run({"update", pieces, piece * update_cost(step), stop},
+                 [this, first, last, &step, factor](int64_t begin, int64_t end) {
+                   int64_t before = 0;
+                   for (int64_t i = first; i < last; ++i) {
+                     const Array& a = arrays[i];
+                     const int64_t b = larger(0, begin - before) * piece;
+                     const int64_t e = smaller(a.size, (end - before) * piece);
+                     if (b < e) update(a.parameter, step, factor, {b, 1, e - b, 0}, a.kind);
+                     before += divide_up(a.size, piece);
+                   }
+                 });
   }
 };
 

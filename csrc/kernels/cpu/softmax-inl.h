@@ -72,6 +72,14 @@ struct SoftmaxLoss {
 
   A weight_of(int64_t target) const { return class_weight ? class_weight[target] : A(1); }
 
+  // Of all classes [begin, end).
+  A weight_of(int64_t begin, int64_t end) const {
+    if (!class_weight) return A(end - begin);
+    A total = 0;
+    for (int64_t v = begin; v < end; ++v) total += class_weight[v];
+    return total;
+  }
+
   // Σ w_target over the tokens that count: what Reduction::mean divides by.
   double total_weight(Ids target, int64_t N) const {
     double total = 0;
@@ -91,38 +99,53 @@ struct SoftmaxLoss {
 
   A loss(const A* x, RowSoftmax<A> row, int64_t target) const {
     const A log_sum = log(row.sum);
-    A total = (1 - smoothing) * weight_of(target) * (log_sum - (x[target] - row.maximum));
-    if (smoothing > 0) {
-      A smooth = 0;
-      for (int64_t v = 0; v < V; ++v) smooth += weight_of(v) * (log_sum - (x[v] - row.maximum));
-      total += smoothing / A(V) * smooth;
+    A smooth = 0;
+    for (int64_t v = 0; smoothing > 0 && v < V; ++v) {
+      smooth += weight_of(v) * (log_sum - (x[v] - row.maximum));
     }
-    const A log_sum_exp = row.maximum + log_sum;
+    return loss(x[target], row.maximum, log_sum, target, smooth);
+  }
+
+  // smooth: Σ_v w_v (-log p_v), where there is smoothing.
+  A loss(A x_target, A maximum, A log_sum, int64_t target, A smooth) const {
+    A total = (1 - smoothing) * weight_of(target) * (log_sum - (x_target - maximum));
+    if (smoothing > 0) total += smoothing / A(V) * smooth;
+    const A log_sum_exp = maximum + log_sum;
     if (z_loss != 0) total += z_loss * log_sum_exp * log_sum_exp;
     return total;
   }
 
-  // dx = scale * d loss / d x; dx may be x.
-  void gradient(const A* x, RowSoftmax<A> row, int64_t target, A scale, A* dx) const {
+  // The gradient of scale * loss with respect to x_v, before the cap's share of it:
+  // factor exp(x_v - maximum) - spread w_v, less `hit` at the target.
+  struct Gradient {
+    A factor, spread, hit;
+  };
+  Gradient gradient_rule(RowSoftmax<A> row, int64_t target, A scale) const {
     const A hit = scale * (1 - smoothing) * weight_of(target);
     const A spread = scale * smoothing / A(V);
     A pull = hit + spread * class_weight_sum;
     if (z_loss != 0) pull += scale * 2 * z_loss * (row.maximum + log(row.sum));
-    const Vec<A> factor = constant(pull / row.sum);
+    return {pull / row.sum, spread, hit};
+  }
+
+  // dx = scale * d loss / d x; dx may be x.
+  void gradient(const A* x, RowSoftmax<A> row, int64_t target, A scale, A* dx) const {
+    const Gradient rule = gradient_rule(row, target, scale);
+    const Vec<A> factor = constant(rule.factor);
     for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
       const Vec<A> e = exp(load(x + v, lanes) - constant(row.maximum));
       store(dx + v, factor * e, lanes);
     });
     if (smoothing > 0) {
-      for (int64_t v = 0; v < V; ++v) dx[v] -= spread * weight_of(v);
+      for (int64_t v = 0; v < V; ++v) dx[v] -= rule.spread * weight_of(v);
     }
-    dx[target] -= hit;
+    dx[target] -= rule.hit;
   }
 
   // The derivative of `cap`, given its results: dx *= 1 - (capped / softcap)².
-  void cap_gradient(const A* capped, A* dx) const {
+  void cap_gradient(const A* capped, int64_t n, A* dx) const {
     const Vec<A> inverse = constant(1 / softcap);
-    for_vectors<A>(0, V, [&](int64_t v, auto lanes) {
+    for_vectors<A>(0, n, [&](int64_t v, auto lanes) {
       const Vec<A> ratio = load(capped + v, lanes) * inverse;
       store(dx + v, load(dx + v, lanes) * (constant(A(1)) - ratio * ratio), lanes);
     });

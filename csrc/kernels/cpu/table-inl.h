@@ -43,36 +43,62 @@ constexpr Kernels<S> make_kernels() {
     make<CrossEntropyBackward<S>>(workspace, p).run(softmax, grad_output, dinput, parallel);
   };
   k.linear_cross_entropy_workspace = [](const LinearCrossEntropy<S>& p, bool gradients) {
-    return measure<LinearCrossEntropyKernel<S>>(p, gradients);
+    return divides_vocabulary(p.V, p.H, false) ? measure<LinearVocabularyKernel<S>>(p, gradients)
+                                               : measure<LinearCrossEntropyKernel<S>>(p, gradients);
   };
   k.linear_cross_entropy = [](const LinearCrossEntropy<S>& p, A* loss,
                               const LinearCrossEntropyGradients<S>* gradients, void* workspace,
                               const Parallel& parallel) {
-    make<LinearCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
-        .run(loss, gradients, parallel);
+    const bool wanted = gradients != nullptr;
+    if (divides_vocabulary(p.V, p.H, false)) {
+      make<LinearVocabularyKernel<S>>(workspace, p, wanted).run(loss, gradients, parallel);
+    } else {
+      make<LinearCrossEntropyKernel<S>>(workspace, p, wanted).run(loss, gradients, parallel);
+    }
   };
   k.mlp_cross_entropy_workspace = [](const MlpCrossEntropy<S>& p, bool gradients) {
-    return measure<MlpCrossEntropyKernel<S>>(p, gradients);
+    return is_by_vocabulary(p) ? measure<MlpVocabularyKernel<S>>(p, gradients)
+                               : measure<MlpCrossEntropyKernel<S>>(p, gradients);
   };
   k.mlp_cross_entropy = [](const MlpCrossEntropy<S>& p, A* loss,
                            const MlpCrossEntropyGradients<S>* gradients, void* workspace,
                            const Parallel& parallel) {
-    make<MlpCrossEntropyKernel<S>>(workspace, p, gradients != nullptr)
-        .run(loss, gradients, parallel);
+    const bool wanted = gradients != nullptr;
+    if (is_by_vocabulary(p)) {
+      make<MlpVocabularyKernel<S>>(workspace, p, wanted).run(loss, gradients, parallel);
+    } else {
+      make<MlpCrossEntropyKernel<S>>(workspace, p, wanted).run(loss, gradients, parallel);
+    }
   };
   k.mlp_logits_workspace = [](const MlpLogits<A>& p) { return measure<MlpLogitsKernel<A>>(p); };
   k.mlp_logits = [](const MlpLogits<A>& p, A* logits, void* workspace, const Parallel& parallel) {
     make<MlpLogitsKernel<A>>(workspace, p).run(logits, parallel);
   };
   k.mlp_update = [](const MlpUpdate<A>& p, const Parallel& parallel) {
-    MlpUpdatePass<A>(p).run(p.step, A(p.step.factor), parallel);
+    using ByVocabulary = MlpVocabularyUpdate<A>;
+    const A factor = A(p.step.factor);
+    if (p.output_weight_in_blocks) {
+      MlpUpdatePass<A>(p).run(p.step, factor, parallel);
+    } else {
+      ByVocabulary(p).run(0, ByVocabulary::count, p.step, factor, parallel, Stop::before);
+    }
   };
   k.mlp_steps_workspace = [](const MlpStep<A>& p) {
-    return kept_bytes<MlpStepKernel<A>> + measure<MlpStepKernel<A>>(p);
+    using Steps = KeptSteps<A>;
+    return is_by_vocabulary(p.loss) ? Steps::template bytes<MlpVocabularyStepKernel<A>>(p)
+                                    : Steps::template bytes<MlpStepKernel<A>>(p);
   };
-  k.mlp_steps = [](const MlpStep<A>& p, void* workspace) { keep<MlpStepKernel<A>>(workspace, p); };
+  k.mlp_steps = [](const MlpStep<A>& p, void* workspace) {
+    using Steps = KeptSteps<A>;
+    if (is_by_vocabulary(p.loss)) {
+      Steps::template keep_at<MlpVocabularyStepKernel<A>>(workspace, p);
+    } else {
+      Steps::template keep_at<MlpStepKernel<A>>(workspace, p);
+    }
+  };
   k.mlp_step = [](void* workspace, const OptimizerStep& step, A* loss, const Parallel& parallel) {
-    static_cast<MlpStepKernel<A>*>(workspace)->run(step, loss, parallel);
+    const auto* steps = static_cast<const KeptSteps<A>*>(workspace);
+    steps->run(static_cast<char*>(workspace) + KeptSteps<A>::room, step, loss, parallel);
   };
   k.in_blocks_size = [](int64_t N, int64_t rows, int64_t H) {
     return ColumnView<A>{{H, N}, nullptr, rows, true}.size();

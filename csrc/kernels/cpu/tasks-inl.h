@@ -26,10 +26,12 @@ struct ColumnBlocks {
 
   // body(block) for each; `cost` is that of one column.
   template <class Body>
-  void run(const Parallel& parallel, const char* phase, int64_t cost, const Body& body) const {
-    parallel.run({phase, count, larger(1, cost * H / count)}, [body](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) body(block);
-    });
+  void run(const Parallel& parallel, const char* phase, int64_t cost, const Body& body,
+           Stop stop = Stop::anywhere) const {
+    parallel.run({phase, count, larger(1, cost * H / count), stop},
+                 [body](int64_t begin, int64_t end) {
+                   for (int64_t block = begin; block < end; ++block) body(block);
+                 });
   }
 };
 
@@ -68,8 +70,8 @@ struct ColumnView {
 
 // What one thread does while the others wait.
 template <class Body>
-inline void alone(const Parallel& parallel, const char* phase, const Body& body) {
-  parallel.run({phase, 1, 0, false}, [&](int64_t, int64_t) { body(); });
+inline void alone(const Parallel& parallel, const char* phase, Stop stop, const Body& body) {
+  parallel.run({phase, 1, 0, stop}, [&](int64_t, int64_t) { body(); });
 }
 
 // Rows of `width` elements that make a chunk: few enough to stay in the caches between one phase
