@@ -19,6 +19,7 @@ from pymlp.commands.eval import evaluate
 from pymlp.commands.info import info
 from pymlp.commands.nearest import nearest
 from pymlp.commands.plot import plot
+from pymlp.commands.prepare import prepare
 from pymlp.commands.sample import sample
 from pymlp.commands.score import score
 from pymlp.commands.train import train
@@ -65,5 +66,5 @@ def main() -> None:
     """Train, judge and use the MLP language model of Bengio et al. (2003)."""
 
 
-for command in (train, evaluate, sample, score, nearest, plot, info, bench):
+for command in (train, prepare, evaluate, sample, score, nearest, plot, info, bench):
     main.add_command(command)

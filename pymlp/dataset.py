@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pymlp.encoding import check_list, decode, encode_known
 from pymlp.lines import SPLIT_SEED, Line, Report, Splits, report, split
@@ -31,6 +31,8 @@ class Dataset:
         ends: where they end.
         vocabulary: of all three.
         block_size: length T of the contexts.
+        n_empty: empty lines of the text, which were left out.
+        origin: what `pymlp.data.load` made it from, the fields of a `DataConfig` and ``source``.
 
     Raises:
         ValueError: the ends do not ascend within the stream.
@@ -40,6 +42,8 @@ class Dataset:
     ends: Ends
     vocabulary: Vocabulary
     block_size: int
+    n_empty: int = 0
+    origin: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.ends.train <= self.ends.dev <= self.ends.test <= len(self.stream):

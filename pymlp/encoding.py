@@ -77,6 +77,8 @@ def check_list(lines: Sequence[Line]) -> None:
 
 def _encode_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> Ids:
     code_points = [ord(token) for token in vocabulary.tokens[1:]]
+    if vocabulary.lowercase:
+        lines = [vocabulary.split(line) for line in lines]
     ids: Ids = _engine.encode(join_characters(lines), code_points)
     if len(ids) - np.count_nonzero(ids) != len(lines):
         number = next(i for i, line in enumerate(lines, 1) if "\n" in line)

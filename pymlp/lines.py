@@ -13,6 +13,8 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
+from pymlp.text import read_blocks
+
 Line = Sequence[str]
 
 SPLIT_SEED = 42
@@ -34,16 +36,17 @@ class Lines(list[str]):
 
 
 def read_lines(path: str | PathLike[str]) -> Lines:
-    r"""The non-empty lines of a UTF-8 text file.
+    r"""The non-empty lines of a UTF-8 text file, plain or gzip.
 
     Lines end with "\n" or "\r\n"; a byte order mark at the start is dropped. Nothing else is
     changed: case and blanks are data.
 
     Raises:
         OSError: the file cannot be read (FileNotFoundError where there is none).
-        ValueError: the file is not valid UTF-8; the message has the line and the byte.
+        ValueError: the file is not valid UTF-8; the message has the line and the byte. Or it is
+            damaged gzip.
     """
-    content = Path(path).read_bytes()
+    content = b"".join(read_blocks(path))
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -93,13 +96,22 @@ def split(
     Raises:
         ValueError: not 0 <= fractions[0] <= fractions[1] <= 1.
     """
+    n1, n2 = cut_points(len(lines), fractions)
+    shuffled = list(lines)
+    random.Random(seed).shuffle(shuffled)
+    return Splits(shuffled[:n1], shuffled[n1:n2], shuffled[n2:])
+
+
+def cut_points(n_lines: int, fractions: tuple[float, float] = (0.8, 0.9)) -> tuple[int, int]:
+    """How many of so many lines are train, and how many train and dev together.
+
+    Raises:
+        ValueError: as `split`.
+    """
     first, second = fractions
     if not 0 <= first <= second <= 1:
         raise ValueError(f"split: fractions must ascend within 0 to 1, got {fractions}")
-    shuffled = list(lines)
-    random.Random(seed).shuffle(shuffled)
-    n1, n2 = int(first * len(shuffled)), int(second * len(shuffled))
-    return Splits(shuffled[:n1], shuffled[n1:n2], shuffled[n2:])
+    return int(first * n_lines), int(second * n_lines)
 
 
 # --- what is repeated -----------------------------------------------------------------------------

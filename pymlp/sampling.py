@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pymlp import reference
-from pymlp.data import Splits, Vocabulary
+from pymlp import _engine, reference
+from pymlp.data import Dataset, Vocabulary, encode
 from pymlp.inference import draw_ids, is_native
 from pymlp.model import MLP
 
@@ -154,17 +154,19 @@ def _check(
     return start
 
 
-def membership(lines: Sequence[str], splits: Splits, separator: str = "") -> list[str]:
+def membership(lines: Sequence[str], data: Dataset) -> list[str]:
     """Where each of ``lines`` stands already: the first of train, dev and test, or ``"new"``.
+
+    Words that the vocabulary merges into "<unk>" are taken for the same.
 
     Args:
         lines: as `sample` returns them.
-        splits: of the data.
-        separator: of the vocabulary, between the tokens of a line.
+        data: with the vocabulary of the model.
     """
-    wanted = set(lines)
-    known: dict[str, str] = {}
-    for name, split in reversed(splits._asdict().items()):
-        texts = (separator.join(line) for line in split)
-        known.update((text, name) for text in texts if text in wanted)
-    return [known.get(line, "new") for line in lines]
+    wanted, ids = encode(lines, data.vocabulary), data.stream.ids.numpy()
+    found = ["new"] * len(lines)
+    spans = list(zip(data.sizes, data.begins, data.ends, strict=True))
+    for name, begin, end in reversed(spans):
+        for i, is_there in enumerate(_engine.find_lines(ids[begin:end], wanted)):
+            found[i] = name if is_there else found[i]
+    return found

@@ -142,13 +142,9 @@ class Scorer:
             state: from `begin_state` or an earlier call.
             token: None is the end of the line.
         """
-        if token is None:
-            target = 0
-        else:
-            unknown = self.vocabulary.ids.get(self.vocabulary.unknown or "", 0)
-            target = self.vocabulary.ids.get(token, unknown)
-            if target == 0:
-                return 0.0, self.begin_state()
+        target = 0 if token is None else self.vocabulary.find(token)
+        if target is None:
+            return 0.0, self.begin_state()
         loss = token_losses(self.model, torch.tensor([state]), torch.tensor([target]))
         return -loss.item(), (*state[1:], target)
 

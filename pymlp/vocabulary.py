@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pymlp import _engine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # How id 0 is shown, which pads contexts and ends every line.
 CHARACTER_BOUNDARY = "."
@@ -37,6 +43,16 @@ def _boundary(separator: str) -> str:
     return WORD_BOUNDARY if separator else CHARACTER_BOUNDARY
 
 
+def _lower_of(separator: str) -> Callable[[str], str]:
+    """What puts a token into lower case: words whole, characters where that is one character."""
+    return str.lower if separator else _lower_character
+
+
+def _lower_character(character: str) -> str:
+    lower = character.lower()
+    return lower if len(lower) == 1 else character
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Tokens and their ids: `tokens[i]` is the spelling of id i.
@@ -49,6 +65,7 @@ class Vocabulary:
         tokens: the boundary, then the spelling of ids 1, 2, ...
         separator: "" for a vocabulary of characters, " " for one of words.
         unknown: the token that stands for every word not listed, or None for an error instead.
+        lowercase: text is put into lower case before it is looked up, token by token.
 
     Raises:
         ValueError: the tokens do not fit this description.
@@ -57,6 +74,7 @@ class Vocabulary:
     tokens: tuple[str, ...]
     separator: str = ""
     unknown: str | None = None
+    lowercase: bool = False
 
     def __post_init__(self) -> None:
         text = self.tokens[1:]
@@ -86,18 +104,85 @@ class Vocabulary:
         return cls((CHARACTER_BOUNDARY, *map(chr, code_points)))
 
     @classmethod
-    def words(cls, lines: Iterable[Sequence[str]], min_count: int = 1) -> Vocabulary:
-        """The words of the lines, sorted, with ids from 1.
-
-        With `min_count` above 1, words that occur less often are left out, and "<unk>" is added to
-        stand for them, as in Bengio et al. (2003).
-        """
+    def words(
+        cls,
+        lines: Iterable[Sequence[str]],
+        min_count: int = 1,
+        vocab_size: int | None = None,
+        lowercase: bool = False,
+    ) -> Vocabulary:
+        """The words of the lines, sorted, with ids from 1; arguments as `from_counts`."""
         counts = Counter(chain.from_iterable(lines))
-        words = {word for word, count in counts.items() if count >= min_count}
-        unknown = UNKNOWN_WORD if min_count > 1 else None
-        if unknown is not None:
-            words.add(unknown)
-        return cls((WORD_BOUNDARY, *sorted(words)), separator=" ", unknown=unknown)
+        return cls.from_counts(
+            list(counts),
+            list(counts.values()),
+            min_count=min_count,
+            vocab_size=vocab_size,
+            lowercase=lowercase,
+        )[0]
+
+    @classmethod
+    def from_counts(
+        cls,
+        spellings: Sequence[str],
+        counts: Sequence[int],
+        *,
+        separator: str = " ",
+        lowercase: bool = False,
+        min_count: int = 1,
+        vocab_size: int | None = None,
+        is_open: bool = False,
+    ) -> tuple[Vocabulary, NDArray[np.int32]]:
+        """The vocabulary of a text whose tokens have been counted, sorted, with ids from 1.
+
+        Words that are left out are merged into "<unk>", as in Bengio et al. (2003), which then has
+        an id like any word; a "<unk>" in the text is the same.
+
+        Args:
+            spellings: the different tokens of the text.
+            counts: how often each of them was met.
+            separator: " " for words, "" for characters.
+            lowercase: put the text into lower case first, token by token.
+            min_count: words met less often are left out.
+            vocab_size: keep the most frequent words, so that the vocabulary has no more tokens
+                than this, "</s>" and "<unk>" included; of equally frequent ones those that sort
+                first. None keeps all.
+            is_open: there is other text, too: add "<unk>" and leave out what was met 0 times.
+
+        Returns:
+            The vocabulary, and a table (len(spellings) + 1,) of ids: 0, then that of each spelling.
+
+        Raises:
+            ValueError: a number is out of range, or words are to be left out of characters.
+        """
+        has_unknown = is_open or min_count > 1 or vocab_size is not None
+        if min_count < 1:
+            raise ValueError(f"Vocabulary: min_count must be at least 1, got {min_count}")
+        if vocab_size is not None and vocab_size < 2:
+            raise ValueError(
+                f"Vocabulary: vocab_size must be at least 2, for {WORD_BOUNDARY} and "
+                f"{UNKNOWN_WORD}, got {vocab_size}"
+            )
+        if has_unknown and not separator:
+            raise ValueError(
+                "Vocabulary: words can be left out (min_count, vocab_size, vocab_from train), "
+                "characters cannot: use tokens 'word'"
+            )
+        lower = _lower_of(separator) if lowercase else str
+        tokens = list(map(lower, spellings))
+        totals: Counter[str] = Counter()
+        for token, count in zip(tokens, counts, strict=True):
+            totals[token] += count
+        if has_unknown:
+            del totals[UNKNOWN_WORD]
+        kept = [token for token, count in totals.items() if count >= min_count]
+        if vocab_size is not None:
+            kept = sorted(kept, key=lambda token: (-totals[token], token))[: vocab_size - 2]
+        unknown = UNKNOWN_WORD if has_unknown else None
+        listed = sorted(kept if unknown is None else [*kept, unknown])
+        vocabulary = cls((_boundary(separator), *listed), separator, unknown, lowercase)
+        ids = map(vocabulary.ids.get, tokens, repeat(vocabulary.ids.get(unknown or "", -1)))
+        return vocabulary, np.fromiter(chain([0], ids), np.int32, count=len(tokens) + 1)
 
     @cached_property
     def ids(self) -> Mapping[str, int]:
@@ -109,8 +194,21 @@ class Vocabulary:
         return len(self.tokens)
 
     def split(self, line: Sequence[str]) -> Sequence[str]:
-        """The tokens of a line: a str falls into words for a vocabulary of words."""
-        return line.split() if self.separator and isinstance(line, str) else line
+        """The tokens of a line: a str falls into words for a vocabulary of words.
+
+        They are put into lower case if the vocabulary is of such tokens.
+        """
+        if self.separator and isinstance(line, str):
+            line = line.split()
+        if not self.lowercase:
+            return line
+        tokens = map(_lower_of(self.separator), line)
+        return list(tokens) if self.separator else "".join(tokens)
+
+    def find(self, token: str) -> int | None:
+        """The id of one token of text, that of ``unknown`` if it is not listed, else None."""
+        token = _lower_of(self.separator)(token) if self.lowercase else token
+        return self.ids.get(token, self.ids.get(self.unknown or ""))
 
     def encode(self, line: Sequence[str]) -> list[int]:
         """Ids of a line, without a boundary; words may come as a list or as one str.
@@ -119,7 +217,7 @@ class Vocabulary:
             ValueError: the line holds a token that is not in the vocabulary.
         """
         tokens = self.split(line)
-        unknown = -1 if self.unknown is None else self.ids[self.unknown]
+        unknown = self.ids.get(self.unknown or "", -1)
         ids = [self.ids.get(token, unknown) for token in tokens]
         if -1 in ids:
             raise ValueError(self.describe_missing(tokens[ids.index(-1)]))

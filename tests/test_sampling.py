@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pymlp import reference, sampling
-from pymlp.data import Splits, Vocabulary, names
+from pymlp.data import Dataset, Splits, Vocabulary, names
 from pymlp.model import MLP, MLPConfig, lecture_init
 from pymlp.sampling import membership, sample
 
@@ -235,8 +235,12 @@ def test_errors_of_n_and_vocabulary():
 
 
 def test_membership():
-    splits = Splits(train=["ann", "bob"], dev=["bob", "cyd"], test=["dan", "ann"])
-    found = membership(["dan", "bob", "eve", "cyd", "ann"], splits)
-    assert found == ["test", "train", "new", "dev", "train"]
-    words = Splits(train=[["go", "home"]], dev=[], test=[["stay"]])
-    assert membership(["go home", "gohome", "stay"], words, " ") == ["train", "new", "test"]
+    splits = Splits(train=["ann", "bob"], dev=["bob", "cyd"], test=["dan", "ann", ""])
+    names = Dataset.from_splits(splits, Vocabulary.characters(["abcdnyo"]))
+    found = membership(["dan", "bob", "eve", "an", "", "cyd", "ann"], names)
+    assert found == ["test", "train", "new", "new", "test", "dev", "train"]
+    lines = [["go", "home"], ["stay", "go"]]
+    vocabulary = Vocabulary.words(lines, vocab_size=4)  # go, home
+    words = Dataset.from_splits(Splits(lines[:1], [], lines[1:]), vocabulary)
+    found = membership(["go home", "gohome", "stay go", "run go"], words)
+    assert found == ["train", "new", "test", "test"]

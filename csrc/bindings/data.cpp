@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "data/characters.h"
+#include "data/find_lines.h"
 #include "data/stream.h"
+#include "data/text_reader.h"
 
 namespace py = pybind11;
 
@@ -91,6 +93,52 @@ py::tuple examples_at(const Ids& ids, bool reset, int64_t begin, int64_t end,
   return py::make_tuple(tokens, targets);
 }
 
+std::vector<bool> find_lines(const Ids& ids, const Ids& wanted) {
+  const py::gil_scoped_release release;
+  return pymlp::data::find_lines(ids.data(), ids.size(), wanted.data(), wanted.size());
+}
+
+// Feeds a reader without the GIL.
+class TextReader {
+ public:
+  explicit TextReader(bool words)
+      : reader_(words ? pymlp::data::TokenKind::words : pymlp::data::TokenKind::characters) {}
+
+  py::array_t<int32_t> feed(const py::bytes& block) {
+    const std::string_view view = block;
+    return ids_of([&](std::vector<int32_t>& ids) { reader_.feed(view, ids); });
+  }
+
+  py::array_t<int32_t> finish() {
+    return ids_of([&](std::vector<int32_t>& ids) { reader_.finish(ids); });
+  }
+
+  py::list spellings() const {
+    const pymlp::data::Spellings& found = reader_.spellings();
+    py::list tokens(found.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+      tokens[i] = py::str(found[i].data(), found[i].size());
+    }
+    return tokens;
+  }
+
+  int64_t n_lines() const { return reader_.n_lines(); }
+  int64_t n_empty() const { return reader_.n_empty(); }
+
+ private:
+  template <class Body>
+  py::array_t<int32_t> ids_of(const Body& body) {
+    std::vector<int32_t> ids;
+    {
+      const py::gil_scoped_release release;
+      body(ids);
+    }
+    return as_array(std::move(ids));
+  }
+
+  pymlp::data::TextReader reader_;
+};
+
 }  // namespace
 
 void bind_data(py::module_& module) {
@@ -106,4 +154,15 @@ void bind_data(py::module_& module) {
              py::arg("begin"), py::arg("end"), py::arg("indices").noconvert(),
              py::arg("block_size"),
              "Contexts (N, block_size) and tokens (N,), int64, at begin + indices.");
+  module.def("find_lines", &find_lines, py::arg("ids").noconvert(), py::arg("wanted").noconvert(),
+             "For each line of a stream, whether it is a line of the other, too.");
+  py::class_<TextReader>(module, "TextReader",
+                         "UTF-8 text in blocks to token numbers: from 1 as first met, 0 after each "
+                         "line. Tokens are words or characters.")
+      .def(py::init<bool>(), py::arg("words"))
+      .def("feed", &TextReader::feed, py::arg("block"), "Numbers (int32) of what is complete.")
+      .def("finish", &TextReader::finish, "Numbers of what is left when the text has ended.")
+      .def("spellings", &TextReader::spellings, "The spelling of number i + 1, for each i.")
+      .def_property_readonly("n_lines", &TextReader::n_lines, "Lines so far, empty ones excepted.")
+      .def_property_readonly("n_empty", &TextReader::n_empty, "Empty lines so far.");
 }

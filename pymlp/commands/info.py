@@ -14,7 +14,7 @@ import torch
 from pymlp import _engine, isa, sources
 from pymlp._library import CUDA_ARCHITECTURES
 from pymlp.commands.common import json_option, print_json
-from pymlp.data import Dataset, Overlap, names
+from pymlp.data import Overlap, names
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -74,12 +74,12 @@ def _cuda_devices() -> list[str]:
 
 
 def _report(source: str) -> dict[str, Any]:
-    lines = sources.read(source)
-    report = Dataset.from_lines(lines).report()
+    data = sources.load(source)
+    report = data.report()
     return {
         "data": source,
         "lines": report.n_lines,
-        "empty_lines_skipped": lines.n_empty,
+        "empty_lines_skipped": data.n_empty,
         "unique": report.n_unique,
         "repeated": report.n_repeated,
         "dev_in_train": asdict(report.dev),

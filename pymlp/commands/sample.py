@@ -87,7 +87,7 @@ def show(lines: list[str], places: list[str | None]) -> None:
 
 def _places(run: RunDirectory, lines: list[str]) -> list[str | None]:
     try:
-        return list(membership(lines, data_of(run).lines, run.vocabulary().separator))
+        return list(membership(lines, data_of(run)))
     except (OSError, ValueError) as error:
         note(f"Whether these lines are new cannot be said: {error}")
         return [None] * len(lines)

@@ -18,10 +18,10 @@ from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
 from pymlp.commands.common import json_option, note, shown, threads_option
+from pymlp.commands.data_options import data_config, data_options
 from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, configuration_options
 from pymlp.config import TrainConfig
-from pymlp.data import Dataset
 from pymlp.model import INITS, MLPConfig, seeded_model
 from pymlp.presets import PRESETS
 from pymlp.rundir import RunDirectory, check_vacant
@@ -39,8 +39,10 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
     "--data",
     "source",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="Text file, one line for each name.  [default: the bundled names]",
+    help="Text file, one line for each name or sentence, plain or gzip; or a token file of pymlp "
+    "prepare.  [default: the bundled names]",
 )
+@data_options
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -151,10 +153,9 @@ def _new_trainer(
         config = TrainConfig(**settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    lines = sources.read(source or sources.BUNDLED)
-    if lines.n_empty:
-        note(f"{lines.n_empty:,} empty lines skipped")
-    data = Dataset.from_lines(lines, sizes["block_size"])
+    data = sources.load(source or sources.BUNDLED, sizes["block_size"], data_config(chosen))
+    if data.n_empty:
+        note(f"{data.n_empty:,} empty lines skipped")
     model = seeded_model(
         MLPConfig(len(data.vocabulary), **sizes),
         config.seed,

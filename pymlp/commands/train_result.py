@@ -54,8 +54,7 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
     if math.isfinite(history.us_per_step):
         click.echo(f"{history.us_per_step:,.0f} microseconds per step")
     lines = draw(run.model(), trainer.data.vocabulary, _SAMPLES)
-    separator = trainer.data.vocabulary.separator
-    sample.show(lines, list(membership(lines, trainer.data.lines, separator)))
+    sample.show(lines, list(membership(lines, trainer.data)))
     click.echo(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
 
 

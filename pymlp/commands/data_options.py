@@ -1,0 +1,76 @@
+"""The options that say how a file becomes a data set: those of `DataConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from pymlp.data import DataConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# The type is None for a flag.
+_VOCABULARY: dict[str, tuple[Any, str]] = {
+    "tokens": (
+        click.Choice(["char", "word"]),
+        "Characters, or the words that white space separates, one sentence a line.",
+    ),
+    "lowercase": (None, "Put the text into lower case."),
+    "min_count": (
+        click.IntRange(min=1),
+        "Words met less often become <unk>; more than 3 times is 4.  [default: 1]",
+    ),
+    "vocab_size": (
+        click.IntRange(min=2),
+        "Keep the most frequent words: so many tokens with </s> and <unk>.  [default: all]",
+    ),
+}
+_SPLITTING: dict[str, tuple[Any, str]] = {
+    "vocab_from": (
+        click.Choice(["all", "train"]),
+        "Count the words of the whole text, as Bengio et al. did, or of train.  [default: all]",
+    ),
+    "split": (
+        str,
+        "lines shuffles the lines and cuts them at 80% and 90%. Three numbers such as "
+        "800000,200000,rest cut the text as it stands into so many tokens.  [default: lines]",
+    ),
+    "context": (
+        click.Choice(["reset", "across"]),
+        "Whether a context begins with its line or runs on from the lines before.  [default: "
+        "across for words cut as they stand, else reset]",
+    ),
+}
+
+
+def vocabulary_options(command: F) -> F:
+    """What is decided when a text is prepared; each parameter is None where it is not given."""
+    return _add(command, _VOCABULARY)
+
+
+def data_options(command: F) -> F:
+    """All of them."""
+    return _add(command, _VOCABULARY | _SPLITTING)
+
+
+def data_config(chosen: Mapping[str, Any]) -> DataConfig:
+    """The configuration that was chosen; what is wrong with it is wrong usage."""
+    known = _VOCABULARY | _SPLITTING
+    try:
+        return DataConfig(**{name: value for name, value in chosen.items() if name in known})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _add(command: F, options: Mapping[str, tuple[Any, str]]) -> F:
+    for name, (kind, text) in reversed(list(options.items())):
+        flag = "--" + name.replace("_", "-")
+        if name == "tokens":
+            text += "  [default: char, or what a token file holds]"
+        if kind is None:
+            command = click.option(flag, is_flag=True, default=None, help=text)(command)
+        else:
+            command = click.option(flag, type=kind, help=text)(command)
+    return command

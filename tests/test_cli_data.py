@@ -1,0 +1,91 @@
+"""Word data on the command line: prepare, train, eval, sample and score."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from pymlp import data
+from pymlp.cli import main
+
+TEXT = "the cat sat .\nthe dog sat .\n\nThe cat ran .\n" * 30
+SMALL = ["--n-embd", "4", "--n-hidden", "8", "--batch-size", "8", "--steps", "20", "--lr", "0.1"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch, set_num_threads):
+    monkeypatch.chdir(tmp_path)
+    set_num_threads(1)
+    (tmp_path / "x.txt").write_text(TEXT)
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def train(source, *options, code=0):
+    arguments = ["--data", source, "--out", "run", "--overwrite", *SMALL, *options]
+    return run("train", *arguments, code=code)
+
+
+WORDS = ["--tokens", "word", "--min-count", "31", "--lowercase"]
+SPLIT = ["--split", "200,80,rest", "--context", "reset"]
+
+
+def test_a_text_and_its_token_file_train_alike():
+    report = json.loads(run("prepare", "x.txt", *WORDS, "--json").stdout)
+    assert report == {
+        "tokens": 360,
+        "lines": 90,
+        "empty_lines_skipped": 30,
+        "vocab_size": 6,
+        "out": "x.txt.tokens",
+    }
+    results = []
+    for source, options in (("x.txt", WORDS), ("x.txt.tokens", [])):
+        train(source, *options, *SPLIT)
+        outcome = json.loads(train(source, *options, *SPLIT, "--json").stdout)
+        results.append([outcome[name] for name in ("examples", "train_loss", "dev_loss")])
+        evaluated = json.loads(run("eval", "run", "--json").stdout)
+        assert evaluated["loss"] == outcome["dev_loss"]
+    assert results[0] == results[1]
+    assert results[0][0] == {"train": 250, "dev": 100, "test": 100}
+    samples = json.loads(run("sample", "run", "-n", "50", "--temperature", "0.3", "--json").stdout)
+    assert {sample["in"] for sample in samples["samples"]} >= {"new"}
+    scored = run("score", "run", "x.txt").stdout.splitlines()[3]
+    assert scored.split("\t")[3:] == ["5", "1", "The cat ran ."]  # ran is <unk>, The is the
+
+
+def test_prepared_characters_are_the_default():
+    assert "1,170 tokens" in run("prepare", "x.txt", "--out", "chars").stdout
+    assert train("chars").exit_code == 0
+    with open("x.txt", "w") as file:
+        file.write("a\nb\n")
+    assert len(data.load("chars").vocabulary) == 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--tokens", "byte"], 2, "'byte' is not one of 'char', 'word'"),
+        (["--split", "3,4"], 2, "split must be 'lines' or numbers of tokens such as"),
+        (["--split", "300,61,rest", "--tokens", "word"], 1, "x.txt: the split wants 361 tokens"),
+        (["--min-count", "2"], 1, "words can be left out"),
+        (["--vocab-size", "1"], 2, "1 is not in the range x>=2"),
+    ],
+)
+def test_wrong_usage(arguments, code, message):
+    result = train("x.txt", *arguments, code=code)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_errors_of_prepare():
+    with open("bad.txt", "wb") as file:
+        file.write(b"ok\n\xff")
+    assert "line 2, byte 3" in run("prepare", "bad.txt", code=1).stderr
+    assert "does not exist" in run("prepare", "nothing.txt", code=2).stderr
