@@ -17,7 +17,7 @@ from pymlp.model import MLP, MLPConfig, lecture_init, scaled_init
 from pymlp.presets import PRESETS
 from pymlp.run_config import RunConfig
 from pymlp.sampling import sample
-from pymlp.scoring import Scorer, score
+from pymlp.scoring import Scorer, log_z, score
 from pymlp.trainer import Trainer
 
 isa.use_environment()
@@ -40,6 +40,7 @@ __all__ = [
     "isa",
     "lecture_init",
     "linear_cross_entropy",
+    "log_z",
     "mlp_cross_entropy",
     "nearest",
     "reference",

@@ -20,6 +20,7 @@ from pymlp.commands.info import info
 from pymlp.commands.nearest import nearest
 from pymlp.commands.plot import plot
 from pymlp.commands.prepare import prepare
+from pymlp.commands.rescore import rescore
 from pymlp.commands.sample import sample
 from pymlp.commands.score import score
 from pymlp.commands.train import train
@@ -66,5 +67,5 @@ def main() -> None:
     """Train, judge and use the MLP language model of Bengio et al. (2003)."""
 
 
-for command in (train, prepare, evaluate, sample, score, nearest, plot, info, bench):
+for command in (train, prepare, evaluate, sample, score, rescore, nearest, plot, info, bench):
     main.add_command(command)

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch.nn import functional as F
 
-from pymlp import MLP, MLPConfig, Scorer, data, reference, score
+from pymlp import MLP, MLPConfig, Scorer, data, log_z, reference, score
 from pymlp.cli import main
 from pymlp.data import Dataset, Vocabulary
 from pymlp.inference import token_losses
@@ -124,6 +124,44 @@ def test_a_hopeless_model_has_an_infinite_perplexity():
     assert found.perplexity == math.inf
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", [MLP, reference.MLP])
+@pytest.mark.parametrize("direct", [False, True])
+def test_unnormalised_scores_are_logits(dtype, kind, direct):
+    torch.manual_seed(3)
+    sizes = MLPConfig(len(CHARACTERS), 3, n_embd=4, n_hidden=0 if direct else 21, direct=direct)
+    model = kind(sizes).to(dtype)
+    found = score(model, CHARACTERS, LINES, normalized=False)
+    normalisers = []
+    for line, result in zip(LINES, found, strict=True):
+        examples = data.examples([line], CHARACTERS, 3)
+        logits = model(examples.tokens).double()
+        expected = logits.gather(1, examples.targets[:, None]).sum().item()
+        # The model rounds its logits, all below 1, to 8 bits.
+        rounding = 0.0 if dtype == torch.float64 else 2**-8 * (len(line) + 1)
+        assert result.log_prob == pytest.approx(expected, rel=1e-10, abs=rounding)
+        assert result.n_tokens == len(line) + 1
+        normalisers += logits.logsumexp(1).tolist()
+    off = log_z(model, CHARACTERS, LINES)
+    assert off.n_tokens == len(normalisers) == 66
+    assert off.mean == pytest.approx(sum(normalisers) / 66, rel=1e-3)
+    assert off.largest == pytest.approx(max(map(abs, normalisers)), rel=1e-3)
+    assert log_z(model, CHARACTERS, LINES, most=20).n_tokens == 17  # every fourth
+    assert log_z(model, CHARACTERS, []).n_tokens == 0
+    with pytest.raises(ValueError, match="most must be at least 1, got 0"):
+        log_z(model, CHARACTERS, LINES, most=0)
+
+
+def test_a_scorer_may_leave_out_the_normaliser():
+    model = make_model(CHARACTERS)
+    scorer = Scorer(model, CHARACTERS, normalized=False)
+    (expected,) = score(model, CHARACTERS, ["emma"], normalized=False)
+    assert scorer.score("emma") == pytest.approx(expected.log_prob)
+    assert sum(x.log_prob for x in scorer.full_scores("emma")) == pytest.approx(expected.log_prob)
+    log_prob, _ = scorer.base_score(scorer.begin_state(), "e")
+    assert log_prob == pytest.approx(next(scorer.full_scores("emma")).log_prob)
+
+
 def test_errors():
     model = make_model(CHARACTERS)
     with pytest.raises(TypeError, match="one str 'emma'"):
@@ -189,6 +227,23 @@ def test_command_json(run):
     assert (total["lines"], total["tokens"], total["oov"]) == (2, 5, 1)
     nats = sum(line.log_prob for line in expected)
     assert total["perplexity"] == pytest.approx(math.exp(-nats / 5), rel=1e-5)
+
+
+def test_command_without_normaliser(run):
+    path, model, vocabulary = run
+    lines = ["emma", "ava"]
+    arguments = ["score", str(path), "-", "--unnormalized"]
+    result = CliRunner().invoke(main, [*arguments, "--json"], input="\n".join(lines))
+    *_, total = map(json.loads, result.stdout.splitlines())
+    expected = score(model, vocabulary, lines, normalized=False)
+    assert total["log_prob"] == pytest.approx(sum(line.log_prob for line in expected), rel=1e-5)
+    off = log_z(model, vocabulary, lines)
+    assert total["log_z"] == pytest.approx(off._asdict(), rel=1e-5)
+    message = CliRunner().invoke(main, arguments, input="\n".join(lines)).stderr
+    true = score(model, vocabulary, lines)
+    perplexity = math.exp(-sum(x.log_prob for x in true) / sum(x.n_tokens for x in true))
+    assert f"log Z is {off.mean:.4f} in the mean and at most {off.largest:.4f}" in message
+    assert f"the perplexity is about {perplexity:.3f}" in message
 
 
 def test_command_errors(run, tmp_path):

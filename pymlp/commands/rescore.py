@@ -1,0 +1,69 @@
+"""`pymlp rescore`: n-best lists, scored anew with a run's model."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+import click
+
+from pymlp import nbest
+from pymlp.commands.common import (
+    best_option,
+    finite,
+    json_option,
+    print_json,
+    run_argument,
+    threads_option,
+)
+from pymlp.rundir import RunDirectory
+
+
+@click.command(epilog="Example: pymlp rescore runs/bengio nbest.txt --weight 0.5 --one-best")
+@run_argument
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.option(
+    "--weight",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Of the log-probability in nats, which is added to the score of each line.",
+)
+@click.option("--one-best", is_flag=True, help="Print the best line of each list alone.")
+@click.option(
+    "--unnormalized",
+    is_flag=True,
+    help="Take logits for log-probabilities: many times faster, for models trained with --z-loss.",
+)
+@best_option
+@threads_option
+@json_option
+def rescore(
+    run: RunDirectory,
+    file: TextIO,
+    weight: float,
+    one_best: bool,
+    unnormalized: bool,
+    best: bool,
+    as_json: bool,
+) -> None:
+    """Score the n-best lists of FILE (default: standard input) anew.
+
+    Lines are those of Moses, "id ||| text ||| score", with any fields between text and score; those
+    of one list follow each other. Each line is printed with two more fields: the log-probability of
+    its text in nats, and its score plus the weighted log-probability. For texts without a score,
+    `pymlp score` gives the log-probabilities.
+    """
+    rescored = nbest.rescore(
+        run.model(best=best),
+        run.vocabulary(),
+        nbest.parse(file),
+        weight,
+        normalized=not unnormalized,
+    )
+    for hypothesis, log_prob, combined in nbest.best(rescored) if one_best else rescored:
+        if as_json:
+            figures = {"score": hypothesis.score, "log_prob": log_prob, "combined": combined}
+            shown = {name: finite(figure) for name, figure in figures.items()}
+            print_json({"id": hypothesis.id, "text": hypothesis.text, **shown})
+        else:
+            click.echo(f"{hypothesis.line} ||| {log_prob:.4f} ||| {combined:.4f}")

@@ -1,0 +1,100 @@
+"""Rescoring of n-best lists in the convention of Moses: lines ``id ||| text ||| ... ||| score``.
+
+The lines of one list follow each other and share an id. What stands between text and score is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import NamedTuple
+
+from pymlp import reference
+from pymlp.data import Vocabulary
+from pymlp.model import MLP
+from pymlp.scoring import score
+
+_SEPARATOR = "|||"
+_LINES_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One line of an n-best list.
+
+    Attributes:
+        line: as it was read.
+        id: of the list.
+        text: to be scored.
+        score: that of whoever made the list.
+    """
+
+    line: str
+    id: str
+    text: str
+    score: float
+
+
+class Rescored(NamedTuple):
+    """A hypothesis, the log-probability of its text in nats, and score + weight * log_prob."""
+
+    hypothesis: Hypothesis
+    log_prob: float
+    combined: float
+
+
+def parse(lines: Iterable[str]) -> Iterator[Hypothesis]:
+    """The hypotheses of lines; empty lines are passed over.
+
+    Raises:
+        ValueError: a line is not ``id ||| text ||| ... ||| score``; lines are counted from 1.
+    """
+    for number, line in enumerate(lines, 1):
+        line = line.rstrip("\r\n")
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split(_SEPARATOR)]
+        try:
+            name, text, *_, last = fields
+            total = float(last)
+        except ValueError:
+            raise ValueError(
+                f"n-best line {number}: expected 'id ||| text ||| ... ||| score' with a number at "
+                f"the end, got {line[:80]!r}"
+            ) from None
+        yield Hypothesis(line, name, text, total)
+
+
+def rescore(
+    model: MLP | reference.MLP,
+    vocabulary: Vocabulary,
+    hypotheses: Iterable[Hypothesis],
+    weight: float = 1.0,
+    *,
+    normalized: bool = True,
+) -> Iterator[Rescored]:
+    """The hypotheses with their log-probabilities and combined scores, in the same order.
+
+    Args:
+        model: on any device.
+        vocabulary: of the model.
+        hypotheses: as `parse` gives them; thousands are read ahead.
+        weight: of the log-probability.
+        normalized: as in `pymlp.score`.
+
+    Raises:
+        ValueError: as `pymlp.score`.
+    """
+    rest = iter(hypotheses)
+    while block := list(islice(rest, _LINES_AT_ONCE)):
+        texts = [hypothesis.text for hypothesis in block]
+        found = score(model, vocabulary, texts, normalized=normalized)
+        for hypothesis, (log_prob, *_) in zip(block, found, strict=True):
+            yield Rescored(hypothesis, log_prob, hypothesis.score + weight * log_prob)
+
+
+def best(rescored: Iterable[Rescored]) -> Iterator[Rescored]:
+    """Of each list the hypothesis with the highest combined score, the first of equals."""
+    for _, group in groupby(rescored, key=lambda found: found.hypothesis.id):
+        yield max(group, key=lambda found: found.combined)
