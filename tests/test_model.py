@@ -115,15 +115,29 @@ def test_lecture_init_draws_the_lectures_parameters(model_class, batch):
 
 
 def test_presets_are_the_lectures_settings():
-    models = {name: MLPConfig(27, **preset.model) for name, preset in PRESETS.items()}
-    assert models == {"lecture-2d": MLPConfig(27, 3, 2, 100), "lecture": MLPConfig(27, 3, 10, 200)}
+    assert MLPConfig(27, **PRESETS["lecture-2d"].model) == MLPConfig(27, 3, 2, 100)
+    assert MLPConfig(27, **PRESETS["lecture"].model) == MLPConfig(27, 3, 10, 200)
     train = TrainConfig(**PRESETS["lecture"].train)
     rates = [train.learning_rate(step) for step in (0, 99_999, 100_000, 199_999)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
     assert (train.steps, train.batch_size, train.seed) == (200_000, 32, 2147483647)
     constant = TrainConfig(**PRESETS["lecture-2d"].train)
     assert constant.learning_rate(0) == constant.learning_rate(constant.steps - 1) == 0.1
-    assert all(preset.init == "lecture" for preset in PRESETS.values())
+    assert PRESETS["lecture"].init == PRESETS["lecture-2d"].init == "lecture"
+
+
+def test_bengio_is_the_papers_mlp10():
+    preset = PRESETS["bengio"]
+    config = MLPConfig(16_383, **preset.model)
+    # |V| (1 + m + h) + h (1 + (n - 1) m) with n = 5, m = 30, h = 100
+    assert config.n_params == 16_383 * (1 + 30 + 100) + 100 * (1 + 4 * 30)
+    train = TrainConfig(**preset.train)
+    assert (train.weight_decay, train.decay_biases) == (1e-4, False)
+    # Examples move the parameters as far as the paper's steps, one example each, do.
+    for step in (0, 10_000, 64_999):
+        examples = step * train.batch_size
+        paper = 1e-3 / (1 + 1e-8 * examples)
+        assert train.learning_rate(step) / train.batch_size == pytest.approx(paper)
 
 
 def test_settings_cannot_change_by_accident():

@@ -93,10 +93,10 @@ def configuration_options(command: F) -> F:
 def _default(name: str) -> str:
     """The value without the option; where presets differ, that of each."""
     defaults = {f.name: f.default for kind in (MLPConfig, TrainConfig) for f in fields(kind)}
-    of_presets = {
-        preset: str((defaults | dict(settings.model) | dict(settings.train))[name])
-        for preset, settings in PRESETS.items()
-    }
-    if len(set(of_presets.values())) == 1:
-        return of_presets.popitem()[1]
-    return ", ".join(f"{value} for {preset}" for preset, value in of_presets.items())
+    presets: dict[str, list[str]] = {}
+    for preset, settings in PRESETS.items():
+        value = (defaults | dict(settings.model) | dict(settings.train))[name]
+        presets.setdefault(str(value), []).append(preset)
+    if len(presets) == 1:
+        return presets.popitem()[0]
+    return ", ".join(f"{value} for {' and '.join(names)}" for value, names in presets.items())
