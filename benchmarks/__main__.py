@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true",
         help=f"B in {QUICK_BATCH_SIZES}, {', '.join(QUICK_PROVIDERS)}, 5 short samples, "
         "no memory; for a first look, not for publishing")  # fmt: skip
-    add("--out", type=Path, metavar="FILE.json", help="also writes FILE.csv")
+    add("--out", type=Path, metavar="FILE.json", help="written after every case; FILE.csv, too")
     instead = result.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true",
         help="say what would be measured, and stop")  # fmt: skip
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     if chosen.list:
         _list(cases, wanted)
         return 0
-    report = _run(cases, _options(chosen, wanted))
+    report = _run(cases, _options(chosen, wanted), chosen.out)
     if chosen.json:
         print(json.dumps(asdict(report)))
     else:
@@ -122,7 +122,7 @@ def _options(chosen: argparse.Namespace, wanted: tuple[str, ...]) -> run.Options
     )
 
 
-def _run(cases: list[Case], options: run.Options) -> results.Report:
+def _run(cases: list[Case], options: run.Options, out: Path | None) -> results.Report:
     report = results.Report(machine.describe(), [], [])
     start = time.perf_counter()
     for number, case in enumerate(cases, 1):
@@ -134,6 +134,8 @@ def _run(cases: list[Case], options: run.Options) -> results.Report:
             _log(f"FAILED {failure}")
         if rows and (rows[0].others or 0.0) > DISTURBED_CORES:
             _log(f"disturbed: other processes used {rows[0].others} cores; measure again when idle")
+        if out is not None:
+            results.save(report, out)  # whatever ends the run leaves what was measured before
     return report
 
 

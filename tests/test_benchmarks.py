@@ -117,6 +117,25 @@ def test_wrong_provider_is_not_timed_and_fails_the_run(
     assert "a run with failures is not published" in capsys.readouterr().err
 
 
+def test_what_ends_a_run_leaves_the_results_before_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    right = torch.ones(2)
+
+    def build(case: Case) -> Task:
+        if case.batch_size == 2:
+            raise KeyboardInterrupt
+        return Task(right.clone, lambda: ({"y": right}, {"y": right}))
+
+    cases = [Case("fake", "op", "full", batch_size, "") for batch_size in (1, 2)]
+    suite = Suite("fake", lambda *_: cases, lambda _: {"eager": build}, 1e-6)
+    monkeypatch.setattr(run, "SUITES", {"fake": suite})
+    out = tmp_path / "out.json"
+    with pytest.raises(KeyboardInterrupt):
+        main(["fake", "--quick", "--repeats", "1", "--out", str(out)])
+    assert [row.batch_size for row in results.load(out).rows] == [1]
+
+
 def test_suites_run(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--quick", "--batch-sizes", "8", "--repeats", "1"]
     assert main(arguments) == 0
