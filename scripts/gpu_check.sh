@@ -6,8 +6,9 @@
 #                                   benchmarks run on the CPU, nothing is written to benchmarks/
 #
 # PYTHON names the interpreter (default python3). No network; nothing is installed: the package is
-# built into build/gpu_check. Under ten minutes; every step has its seconds and its log, a step that
-# fails does not keep the others from running, and the exit code is 1 if one did.
+# built into build/gpu_check. Under ten minutes: a step is ended after its own seconds, and on a GPU
+# when the ten minutes are over. Every step has its log, one that fails does not keep the others from
+# running, and the exit code is 1 if one did.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +16,7 @@ dry_run=""
 case "${1-}" in
     "") ;;
     --dry-run) dry_run=yes ;;
-    *) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 python="${PYTHON:-python3}"
@@ -23,14 +24,23 @@ build="$PWD/build/gpu_check"
 package="$build/package" # what is on PYTHONPATH
 export PATH="$PATH:/usr/local/cuda/bin"
 export CUBLAS_WORKSPACE_CONFIG=:4096:8
+all_seconds=590
 failed=()
 skipped=()
 
 # step NAME SECONDS COMMAND...: run it, on a GPU for so long at most, with its output in a log.
 step() {
-    local name="$1" limit="$2" start="$SECONDS" log="$build/$1.log"
+    local name="$1" limit="$2" start="$SECONDS" log="$build/$1.log" left=$((all_seconds - SECONDS))
     shift 2
-    [ -n "$dry_run" ] && limit=3600 # a small machine may have to compile for long
+    if [ -n "$dry_run" ]; then
+        limit=3600 # a small machine may have to compile for long
+    elif [ "$left" -lt 1 ]; then
+        printf '%-24s FAILED          no time left\n' "$name"
+        failed+=("$name")
+        return 1
+    elif [ "$left" -lt "$limit" ]; then
+        limit="$left"
+    fi
     if timeout -k 5 "$limit" "$@" > "$log" 2>&1; then
         printf '%-24s ok      %4d s  %s\n' "$name" $((SECONDS - start)) "$(tail -n 1 "$log" | cut -c 1-120)"
     else
@@ -127,7 +137,7 @@ if [ -n "$dry_run" ]; then
         --batch-sizes 32 --modes full --providers eager pymlp --out "$build/dry_run.json"
 else
     results="benchmarks/results/$(echo "$gpu" | tr 'A-Z ' 'a-z-').json"
-    step benchmarks 300 "$python" -P -m pymlp.benchmarks ops words step --device cuda --json \
+    step benchmarks 300 "$python" -P -m pymlp.benchmarks words step ops --device cuda --json \
         --batch-sizes 32 65536 --modes forward full --out "$results" && echo "wrote $results"
 fi
 
