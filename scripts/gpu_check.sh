@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shows the CUDA kernels right and fast on this machine, and writes benchmarks/results/<gpu>.json.
 #
-#   scripts/gpu_check.sh            needs a GPU, nvcc, Python with a torch of CUDA, cmake, pybind11
+#   scripts/gpu_check.sh            needs a GPU, nvcc, Python 3.11+ with a torch of CUDA, cmake, pybind11
 #   scripts/gpu_check.sh --dry-run  the same without a launch, on any machine with nvcc: GPU tests and
 #                                   benchmarks run on the CPU, nothing is written to benchmarks/
 #
@@ -68,6 +68,7 @@ fact() { "$python" -c "$1" 2> /dev/null; }
 
 # --- what there is --------------------------------------------------------------------------------
 mkdir -p "$build"
+"$python" -P -c "" 2> /dev/null || { echo "gpu_check: $python is not Python 3.11 or newer" >&2; exit 1; }
 for need in torch numpy pybind11; do
     has "$need" || { echo "gpu_check: $python has no $need" >&2; exit 1; }
 done

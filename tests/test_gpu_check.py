@@ -48,8 +48,7 @@ def check(tmp_path):
             capture_output=True,
             text=True,
         )
-        assert result.stderr == ""
-        return result.returncode, result.stdout.splitlines(), calls.read_text()
+        return result.returncode, (result.stdout + result.stderr).splitlines(), calls.read_text()
 
     return run
 
@@ -91,3 +90,9 @@ def test_nothing_starts_after_ten_minutes(check):
     ]
     assert code == 1
     assert "memcheck" not in calls
+
+
+def test_an_old_python_is_an_error(check):
+    code, lines, _ = check("-P")
+    assert code == 1
+    assert lines == ["gpu_check: python3 is not Python 3.11 or newer"]
