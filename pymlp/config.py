@@ -50,6 +50,8 @@ class TrainConfig:
             autograd, or reference on devices that the operators have no kernels for. The same
             seed gives the same batches in each.
         eval_every: steps between evaluations on all of train and dev; 0 is only after the last.
+        eval_train: False leaves train out of the evaluations before the last step: on a large
+            corpus it may take as long as the steps between them.
         patience: evaluations without a lower dev loss after which training stops early, the best
             parameters being kept; None is never.
         average: steps that an average of the parameters reaches back; evaluations, and the models
@@ -89,6 +91,7 @@ class TrainConfig:
     log_grad_norm: bool = False
     engine: str = "auto"
     eval_every: int = 10_000
+    eval_train: bool = True
     patience: int | None = None
     average: int | None = None
     checkpoint_every: int = 10_000
@@ -145,7 +148,7 @@ class TrainConfig:
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("TrainConfig: patience needs evaluations: set eval_every above 0")
         _check_int("seed", self.seed, 0, most=2**63 - 1)
-        for name in ("decay_biases", "log_grad_norm"):
+        for name in ("decay_biases", "log_grad_norm", "eval_train"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(
                     f"TrainConfig: {name} must be True or False, got {getattr(self, name)!r}"

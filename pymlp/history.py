@@ -1,5 +1,6 @@
 """What a training run measured."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,7 +9,10 @@ from torch import Tensor
 
 
 class Evaluation(NamedTuple):
-    """Losses in nats after ``step`` updates, over all examples of train and dev."""
+    """Losses in nats after ``step`` updates, over all examples of train and dev.
+
+    Train is nan where it was left out (`TrainConfig.eval_train`).
+    """
 
     step: int
     train: float
@@ -41,7 +45,7 @@ class History:
 def evaluations(records: Iterable[Mapping[str, Any]]) -> list[Evaluation]:
     """The evaluations among the records of a run's ``metrics.jsonl``."""
     return [
-        Evaluation(record["step"], record["train_loss"], record["dev_loss"])
+        Evaluation(record["step"], record.get("train_loss", math.nan), record["dev_loss"])
         for record in records
         if "dev_loss" in record
     ]

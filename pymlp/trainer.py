@@ -201,11 +201,13 @@ class Trainer:
 
     def _evaluate(self) -> None:
         self._check_parameters()
-        result = Evaluation(self.step, self.evaluate("train"), self.evaluate("dev"))
-        if not math.isfinite(result.train + result.dev):
-            raise self._diverged(f"the loss is {result.train} on train, {result.dev} on dev")
-        losses = {"train_loss": result.train, "dev_loss": result.dev}
+        with_train = self.config.eval_train or self.step == self.config.steps
+        splits = ("train", "dev") if with_train else ("dev",)
+        losses = {f"{split}_loss": self.evaluate(split) for split in splits}
+        if not all(map(math.isfinite, losses.values())):
+            raise self._diverged(", ".join(f"{name} is {x}" for name, x in losses.items()))
         self._record("eval", {"step": self.step} | losses)
+        result = evaluations(self._records)[-1]
         if self._best is None or result.dev < self._best.dev:
             self._best = result
             best = self.average or self.model

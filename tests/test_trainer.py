@@ -238,6 +238,12 @@ def test_metrics_and_files(tmp_path):
     ]
 
 
+def test_train_is_left_out_of_evaluations_but_the_last():
+    trainer, history = train(steps=6, eval_every=2, eval_train=False)
+    assert [math.isnan(evaluation.train) for evaluation in history.evals] == [True, True, False]
+    assert history.evals[-1].train == trainer.evaluate("train")
+
+
 def test_evaluate_is_exact():
     model = make_model()
     exact = make_model(torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from types import TracebackType
 
@@ -135,4 +136,5 @@ def reporter() -> Reporter:
 def evaluation_line(evaluation: Evaluation) -> str:
     """An evaluation for the screen."""
     step, train, dev = evaluation
-    return f"step {step:>8,}  train loss {train:.4f}  dev loss {dev:.4f}"
+    shown = "" if math.isnan(train) else f"train loss {train:.4f}  "
+    return f"step {step:>8,}  {shown}dev loss {dev:.4f}"

@@ -153,7 +153,8 @@ def _new_trainer(
         config = TrainConfig(**settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    data = sources.load(source or sources.BUNDLED, sizes["block_size"], data_config(chosen))
+    prepared = data_config(dict(base.data) | chosen)
+    data = sources.load(source or sources.BUNDLED, sizes["block_size"], prepared)
     if data.n_empty:
         note(f"{data.n_empty:,} empty lines skipped")
     model = seeded_model(

@@ -63,6 +63,7 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
         "compare with; auto is the first that applies.",
     ),
     "eval_every": (_COUNT, "Steps between evaluations; 0 is only at the end."),
+    "eval_train": (None, "Whether train is evaluated before the last step, too."),
     "patience": (
         _POSITIVE,
         "Evaluations without a lower dev loss after which training stops.  [default: never]",

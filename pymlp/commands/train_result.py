@@ -72,7 +72,7 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
         "seed": config.seed,
         "n_params": _n_params(trainer),
         "examples": trainer.data.sizes,
-        "train_loss": last.train,
+        "train_loss": finite(last.train),
         "dev_loss": last.dev,
         "best_dev_loss": best.dev,
         "best_step": best.step,
