@@ -27,6 +27,12 @@ class _TrainingLoop:
         max_grad_norm: float,
         data: TrainingData,
         batch_size: int,
+        direct: bool = False,
+        decay_biases: bool = True,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        dropout: float = 0.0,
+        dropout_seed: int = 0,
     ) -> None: ...
     @property
     def profile(self) -> dict[str, tuple[float, int]]: ...
@@ -43,12 +49,17 @@ class _TrainingLoop:
         grad_norms: NDArray[np.float64] | None,
         done: NDArray[np.int64],
         done_before: int,
+        first_step: int = 0,
         threads: int,
         stopping: Callable[[], bool],
     ) -> None: ...
 
 class TrainingLoopFloat32(_TrainingLoop): ...
 class TrainingLoopFloat64(_TrainingLoop): ...
+
+def dropout_kept(
+    *, seed: int, step: int, hidden: bool, p: float, rows: int, columns: int
+) -> NDArray[np.uint8]: ...
 
 def distinct_code_points(text: bytes) -> list[int]: ...
 def encode(text: bytes, code_points: list[int]) -> NDArray[np.int32]: ...

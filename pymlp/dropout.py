@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from pymlp import _engine
 from pymlp.config import TrainConfig
 from pymlp.model import MLPConfig
 from pymlp.reference import DropoutMasks
@@ -18,7 +18,8 @@ def dropout_masks(
 
     A unit of an example is dropped with probability ``config.dropout``; the others are scaled by
     1 / (1 - rate), so that nothing has to change when the model is used (Srivastava et al., 2014,
-    as torch.nn.Dropout does it).
+    as torch.nn.Dropout does it). Which are dropped is a function of seed, step, example and unit
+    (csrc/engine/dropout.h), so that a run that is resumed needs no state.
 
     Args:
         sizes: of the model.
@@ -28,15 +29,16 @@ def dropout_masks(
     """
     if config.dropout == 0.0:
         return None
-    # Counter-based (Salmon et al., 2011): a stream for every pair of seed and step, so that a run
-    # that is resumed needs no state.
-    generator = np.random.Philox(key=[config.seed, step])
-    # In units of 2^-64; a rate this close to 1 is none that `TrainConfig` allows.
-    threshold = np.uint64(int(config.dropout * 2.0**64))
 
-    def mask(columns: int) -> Tensor:
-        draws = generator.random_raw(config.batch_size * columns)
-        kept = torch.from_numpy(draws >= threshold).view(config.batch_size, columns)
-        return kept.to(like.device, like.dtype) / (1.0 - config.dropout)
+    def mask(hidden: bool, columns: int) -> Tensor:
+        kept = _engine.dropout_kept(
+            seed=config.seed,
+            step=step,
+            hidden=hidden,
+            p=config.dropout,
+            rows=config.batch_size,
+            columns=columns,
+        )
+        return torch.from_numpy(kept).to(like.device, like.dtype) / (1.0 - config.dropout)
 
-    return DropoutMasks(mask(sizes.block_size * sizes.n_embd), mask(sizes.n_hidden))
+    return DropoutMasks(mask(False, sizes.block_size * sizes.n_embd), mask(True, sizes.n_hidden))

@@ -227,7 +227,7 @@ def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:
     """The name of the engine to train with, for ``"auto"`` the fastest that applies, and why."""
     if config.engine != "auto":
         return config.engine, "as configured"
-    obstacle = NativeEngine.obstacle(model, config)
+    obstacle = NativeEngine.obstacle(model)
     if obstacle is None:
         return "native", "the fastest"
     engine = "autograd" if _without_kernels(model) is None else "reference"

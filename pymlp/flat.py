@@ -27,6 +27,13 @@ _apply = super(torch.autograd.Function, FlatMLPCrossEntropy).apply
 
 # The order of the vector, as mlp_cross_entropy_flat (csrc/ops/library.cpp) reads it.
 LAYOUT = ("embedding.weight", "hidden.weight", "hidden.bias", "output.weight", "output.bias")
+# The order of csrc/engine/model.h for a model with direct connections.
+DIRECT_LAYOUT = (*LAYOUT, "direct.weight")
+
+
+def layout(config: MLPConfig) -> tuple[str, ...]:
+    """The names of a plain model's parameters, in the order of its state_dict."""
+    return DIRECT_LAYOUT if config.direct else LAYOUT
 
 
 class FlatParameters:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pymlp import _engine, functional, reference
-from pymlp.flat import LAYOUT
+from pymlp.flat import layout
 from pymlp.model import MLP
 
 _LOSSES: dict[torch.dtype, Any] = {
@@ -40,7 +40,7 @@ def is_native(model: MLP | reference.MLP) -> bool:
     dtypes = {parameter.dtype for parameter in parameters.values()}
     return (
         type(model) in (MLP, reference.MLP)
-        and tuple(parameters) == LAYOUT
+        and tuple(parameters) == layout(model.config)
         and len(dtypes) == 1
         and dtypes <= _LOSSES.keys()
         and all(parameter.is_cpu for parameter in parameters.values())

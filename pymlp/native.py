@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pymlp import _engine, reference
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
-from pymlp.flat import LAYOUT
+from pymlp.flat import layout
 from pymlp.model import MLP
 from pymlp.steps import Steps, TrainedParameters
 
@@ -34,8 +34,9 @@ class NativeEngine:
     after `Steps.done` steps.
 
     Args:
-        model, config: as `obstacle` allows them.
+        model: as `obstacle` allows it.
         examples: on the CPU.
+        config: of the run.
 
     Attributes:
         threads: how many a `run` uses; None, as at first, is ``torch.get_num_threads()``.
@@ -48,7 +49,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
-        obstacle = self.obstacle(model, config)
+        obstacle = self.obstacle(model)
         if obstacle is not None:
             raise ValueError(
                 f"Trainer: engine='native' does not apply: {obstacle}; "
@@ -57,7 +58,7 @@ class NativeEngine:
         self.model: MLP | reference.MLP = model
         self.threads: int | None = None
         self._mlp = model
-        self._config = config
+        self._names = layout(model.config)
         self._trained = TrainedParameters(model)
         self._is_trained = [p.requires_grad for p in model.parameters()]
         self._state_names = _state_names(config)
@@ -70,20 +71,14 @@ class NativeEngine:
         self._loop = _make_loop(model, examples, config)
 
     @staticmethod
-    def obstacle(model: MLP, config: TrainConfig) -> str | None:
-        """Why this engine cannot train ``model`` as ``config`` says; None if it can."""
-        for name in ("label_smoothing", "z_loss", "dropout"):
-            if getattr(config, name) > 0:
-                return f"it does not know {name} yet"
-        if not config.decay_biases:
-            return "its weight decay does not spare the biases yet"
+    def obstacle(model: MLP) -> str | None:
+        """Why this engine cannot train ``model``; None if it can."""
         parameters = dict(model.named_parameters())
         if type(model) is not MLP:
             return f"the model is a {type(model).__name__}, not a plain MLP"
-        if model.config.direct:
-            return "it does not know direct connections yet"
-        if tuple(parameters) != LAYOUT:
-            return f"the parameters are {', '.join(parameters)}, not {', '.join(LAYOUT)}"
+        names = layout(model.config)
+        if tuple(parameters) != names:
+            return f"the parameters are {', '.join(parameters)}, not {', '.join(names)}"
         for name, parameter in parameters.items():
             if not parameter.is_cpu:
                 return f"{name} is on {parameter.device}, not on the CPU"
@@ -126,6 +121,7 @@ class NativeEngine:
                 grad_norms=None if steps.grad_norms is None else steps.grad_norms.numpy(),
                 done=done,
                 done_before=self._updates,
+                first_step=steps.first,
                 threads=self.threads or torch.get_num_threads(),
                 stopping=lambda: steps.stopping,
             )
@@ -139,7 +135,7 @@ class NativeEngine:
         tensors = {
             f"{name}.{key}": value
             for key, values in zip(self._state_names, self._state, strict=True)
-            for name, value in zip(LAYOUT, values, strict=True)
+            for name, value in zip(self._names, values, strict=True)
             if name in self._trained.names
         }
         if "exp_avg" in self._state_names:
@@ -153,12 +149,12 @@ class NativeEngine:
             if key == "step":
                 self._updates = int(value)
             else:
-                self._state[self._state_names.index(key)][LAYOUT.index(name)].copy_(value)
+                self._state[self._state_names.index(key)][self._names.index(name)].copy_(value)
                 self._updates = max(self._updates, 1)
 
     def _check_memory(self) -> None:
         """The parameters may have got new memory, type or device since the last run."""
-        obstacle = self.obstacle(self._mlp, self._config)
+        obstacle = self.obstacle(self._mlp)
         if obstacle is None and self._mlp.embedding.weight.dtype != self._dtype:
             obstacle = f"the parameters were {self._dtype}"
         if obstacle is not None:
@@ -185,6 +181,12 @@ def _make_loop(model: MLP, examples: Examples, config: TrainConfig) -> Any:
         max_grad_norm=config.max_grad_norm or 0.0,
         data=examples.native(),
         batch_size=config.batch_size,
+        direct=sizes.direct,
+        decay_biases=config.decay_biases,
+        label_smoothing=config.label_smoothing,
+        z_loss=config.z_loss,
+        dropout=config.dropout,
+        dropout_seed=config.seed,
     )
 
 

@@ -170,7 +170,7 @@ def sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.2)
 
 
-@pytest.mark.parametrize("engine", ["auto", "autograd", "reference"])
+@pytest.mark.parametrize("engine", ["native", "autograd", "reference"])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("objective", [{}, OBJECTIVE])
 def test_engines_minimise_what_is_asked_for(engine, sizes, objective):
@@ -199,7 +199,7 @@ def test_masks_depend_on_seed_and_step_alone():
         assert (mask == 0).float().mean().item() == pytest.approx(0.4, abs=0.03)  # 3 deviations
 
 
-@pytest.mark.parametrize("engine", ["autograd", "reference"])
+@pytest.mark.parametrize("engine", ["native", "autograd", "reference"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
 def test_biases_may_be_spared_the_decay(engine, optimizer):
     def optimizer_of(model):

@@ -27,8 +27,9 @@ using Sizes = std::array<int64_t, 4>;
 
 template <class A>
 pymlp::Model<A> model_of(const Sizes& sizes, const std::vector<Array<A>>& parameters) {
-  pymlp::Model<A> model{{sizes[0], sizes[1], sizes[2], sizes[3]}, {}};
-  expect_size("parameters", static_cast<int64_t>(parameters.size()), pymlp::n_parameters);
+  const bool direct = parameters.size() == pymlp::most_parameters;
+  pymlp::Model<A> model{{sizes[0], sizes[1], sizes[2], sizes[3], direct}, {}};
+  expect_size("parameters", static_cast<int64_t>(parameters.size()), model.sizes.n_parameters());
   for (size_t i = 0; i < parameters.size(); ++i) {
     expect_size("a parameter", parameters[i].size(), model.sizes.parameter_sizes()[i]);
     model.parameters[i] = parameters[i].data();

@@ -19,6 +19,7 @@
 #include "bindings/arrays.h"
 #include "bindings/checkpoint.h"
 #include "bindings/training_data.h"
+#include "engine/dropout.h"
 #include "engine/team.h"
 
 namespace py = pybind11;
@@ -32,18 +33,18 @@ template <class A>
 class TrainingLoop {
  public:
   TrainingLoop(const pymlp::ModelSizes& sizes, const pymlp::Optimizer& optimizer,
-               pymlp::TrainingArrays data, int64_t batch_size)
+               const pymlp::Objective& objective, pymlp::TrainingArrays data, int64_t batch_size)
       : sizes_(sizes),
         optimizer_(optimizer),
         data_(std::move(data)),
         batch_size_(batch_size),
-        loop_(sizes, optimizer, data_.with(sizes.T), batch_size) {}
+        loop_(sizes, optimizer, objective, data_.with(sizes.T), batch_size) {}
 
   void run(std::vector<Array<A>>& parameters, const std::vector<bool>& trained,
            std::vector<Array<A>>& first, std::vector<Array<A>>& second,
            const Array<int64_t>& indices, const Array<double>& rates, Array<double>& losses,
            std::optional<Array<double>>& grad_norms, Array<int64_t>& done, int64_t done_before,
-           int threads, const py::object& stopping) {
+           int64_t first_step, int threads, const py::object& stopping) {
     const Running running(running_);
     const auto pointers = checked(parameters, trained, first, second);
     pymlp::Steps steps;
@@ -57,6 +58,7 @@ class TrainingLoop {
     steps.losses = losses.mutable_data();
     steps.grad_norms = grad_norms ? grad_norms->mutable_data() : nullptr;
     steps.done_before = done_before;
+    steps.first = first_step;
     expect_size("done", done.size(), 1);
     int64_t& complete = *done.mutable_data();
     const py::gil_scoped_release release;
@@ -94,13 +96,13 @@ class TrainingLoop {
                                          std::vector<Array<A>>& first,
                                          std::vector<Array<A>>& second) const {
     const auto sizes = sizes_.parameter_sizes();
+    const int count = sizes_.n_parameters();
     const bool has_first = optimizer_.rule.adamw || optimizer_.rule.momentum != 0;
-    expect_size("parameters", static_cast<int64_t>(parameters.size()), pymlp::n_parameters);
-    expect_size("trained", static_cast<int64_t>(trained.size()), pymlp::n_parameters);
-    expect_size("first", static_cast<int64_t>(first.size()), has_first ? pymlp::n_parameters : 0);
-    expect_size("second", static_cast<int64_t>(second.size()),
-                optimizer_.rule.adamw ? pymlp::n_parameters : 0);
-    std::vector<pymlp::Trained<A>> pointers(pymlp::n_parameters);
+    expect_size("parameters", static_cast<int64_t>(parameters.size()), count);
+    expect_size("trained", static_cast<int64_t>(trained.size()), count);
+    expect_size("first", static_cast<int64_t>(first.size()), has_first ? count : 0);
+    expect_size("second", static_cast<int64_t>(second.size()), optimizer_.rule.adamw ? count : 0);
+    std::vector<pymlp::Trained<A>> pointers(static_cast<size_t>(count));
     for (size_t i = 0; i < pointers.size(); ++i) {
       const auto data = [&](std::vector<Array<A>>& arrays, const char* what) -> A* {
         if (arrays.empty()) return nullptr;
@@ -130,8 +132,10 @@ void bind(py::module_& module, const char* name) {
       .def(py::init([](int64_t vocab_size, int64_t block_size, int64_t n_embd, int64_t n_hidden,
                        bool adamw, double momentum, double weight_decay,
                        std::pair<double, double> betas, double eps, double max_grad_norm,
-                       pymlp::TrainingArrays data, int64_t batch_size) {
-             const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden};
+                       pymlp::TrainingArrays data, int64_t batch_size, bool direct,
+                       bool decay_biases, double label_smoothing, double z_loss, double dropout,
+                       uint64_t dropout_seed) {
+             const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden, direct};
              pymlp::Optimizer optimizer;
              optimizer.rule.adamw = adamw;
              optimizer.rule.momentum = momentum;
@@ -139,19 +143,24 @@ void bind(py::module_& module, const char* name) {
              optimizer.rule.beta1 = betas.first;
              optimizer.rule.beta2 = betas.second;
              optimizer.rule.eps = eps;
+             optimizer.rule.decay_biases = decay_biases;
              optimizer.max_grad_norm = max_grad_norm;
-             return std::make_unique<Loop>(sizes, optimizer, std::move(data), batch_size);
+             const pymlp::Objective objective{label_smoothing, z_loss, dropout, dropout_seed};
+             return std::make_unique<Loop>(sizes, optimizer, objective, std::move(data),
+                                           batch_size);
            }),
            py::kw_only(), py::arg("vocab_size"), py::arg("block_size"), py::arg("n_embd"),
            py::arg("n_hidden"), py::arg("adamw"), py::arg("momentum"), py::arg("weight_decay"),
            py::arg("betas"), py::arg("eps"), py::arg("max_grad_norm"), py::arg("data"),
-           py::arg("batch_size"))
+           py::arg("batch_size"), py::arg("direct") = false, py::arg("decay_biases") = true,
+           py::arg("label_smoothing") = 0.0, py::arg("z_loss") = 0.0, py::arg("dropout") = 0.0,
+           py::arg("dropout_seed") = 0)
       .def("run", &Loop::run, py::kw_only(), py::arg("parameters").noconvert(), py::arg("trained"),
            py::arg("first").noconvert(), py::arg("second").noconvert(),
            py::arg("indices").noconvert(), py::arg("rates").noconvert(),
            py::arg("losses").noconvert(), py::arg("grad_norms").noconvert(),
-           py::arg("done").noconvert(), py::arg("done_before"), py::arg("threads"),
-           py::arg("stopping"),
+           py::arg("done").noconvert(), py::arg("done_before"), py::arg("first_step") = 0,
+           py::arg("threads"), py::arg("stopping"),
            "Carries out len(rates) steps in place; counts those complete in done (1,), also where "
            "an exception ends them, or stopping() gives True.")
       .def_property("profiling", &Loop::profiling, &Loop::set_profiling,
@@ -162,6 +171,17 @@ void bind(py::module_& module, const char* name) {
 }  // namespace
 
 void bind_training_loop(py::module_& module) {
+  module.def(
+      "dropout_kept",
+      [](uint64_t seed, int64_t step, bool hidden, double p, int64_t rows, int64_t columns) {
+        py::array_t<uint8_t> kept({rows, columns});
+        const auto layer = hidden ? pymlp::DropoutLayer::hidden : pymlp::DropoutLayer::input;
+        pymlp::draw_kept(seed, step, layer, p, 0, rows, columns, kept.mutable_data());
+        return kept;
+      },
+      py::kw_only(), py::arg("seed"), py::arg("step"), py::arg("hidden"), py::arg("p"),
+      py::arg("rows"), py::arg("columns"),
+      "1 for the units (rows, columns) that dropout keeps in a step, 0 for the others; uint8.");
   using pymlp::TrainingArrays;
   py::class_<TrainingArrays>(module, "TrainingData", "The examples that steps are drawn from.")
       .def_static("table", &TrainingArrays::table, py::arg("tokens").noconvert(),

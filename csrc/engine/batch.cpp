@@ -33,7 +33,7 @@ void Batch::gather(const int64_t* indices, const Parallel& parallel) {
 
 // Examples [begin, end) of the batch as the kernels want them; false if an id is out of range.
 bool Batch::gather_table(const int64_t* indices, int64_t begin, int64_t end) {
-  const auto [V, T, E, H] = sizes_;
+  const int64_t V = sizes_.V, T = sizes_.T;
   bool bad = false;
   int32_t* to = tokens_.data() + begin * T;
   for (int64_t b = begin; b < end; ++b) {
@@ -53,7 +53,7 @@ bool Batch::gather_table(const int64_t* indices, int64_t begin, int64_t end) {
 }
 
 bool Batch::gather_stream(const int64_t* indices, int64_t begin, int64_t end) {
-  const auto [V, T, E, H] = sizes_;
+  const int64_t V = sizes_.V, T = sizes_.T;
   bool bad = false;
   int32_t* to = tokens_.data() + begin * T;
   for (int64_t b = begin; b < end; ++b, to += T) {

@@ -16,10 +16,21 @@ namespace {
 // Examples that are computed at once: enough to make the tables cheap, few enough for the caches.
 constexpr int64_t rows_at_once = 4096;
 
+// The same where all their logits are held.
+int64_t sequences_at_once(int64_t V) {
+  constexpr int64_t logits = int64_t(1) << 22, fewest = 64;
+  return std::min(rows_at_once, std::max(fewest, logits / V));
+}
+
 template <class A>
 EmbedLinearTanh<A> hidden_layer(const Model<A>& model, int64_t N, Ids tokens) {
-  const auto [V, T, E, H] = model.sizes;
+  const int64_t V = model.sizes.V, T = model.sizes.T, E = model.sizes.E, H = model.sizes.H;
   return {N, T, V, E, H, tokens, model.parameters[0], model.parameters[1], model.parameters[2]};
+}
+
+template <class A>
+const A* direct_weight(const Model<A>& model) {
+  return model.sizes.direct ? model.parameters[5] : nullptr;
 }
 
 // Sequences that advance together.
@@ -58,7 +69,7 @@ class Sampler {
 
   void compute_logits() {
     const MlpLogits<A> problem{hidden_layer(model_, active(), Ids{contexts_.data(), false}),
-                               model_.parameters[3], model_.parameters[4]};
+                               model_.parameters[3], model_.parameters[4], direct_weight(model_)};
     logits_.resize(static_cast<size_t>(active() * model_.sizes.V));
     workspace_.reserve(kernels_.mlp_logits_workspace(problem));
     kernels_.mlp_logits(problem, logits_.data(), workspace_.get(), parallel_);
@@ -163,7 +174,7 @@ class Sampler {
 template <class A>
 void token_losses(const Model<A>& model, int64_t N, const int64_t* tokens, const int64_t* targets,
                   A* losses, const Parallel& parallel) {
-  const auto [V, T, E, H] = model.sizes;
+  const int64_t V = model.sizes.V, T = model.sizes.T;
   const Kernels<A>& kernels = active_kernels().of<A>();
   Scratch workspace;
   for (int64_t n = 0; n < N; n += rows_at_once) {
@@ -177,12 +188,13 @@ void token_losses(const Model<A>& model, int64_t N, const int64_t* tokens, const
     MlpCrossEntropy<A> problem{};
     problem.hidden = hidden_layer(model, count, Ids{tokens + n * T, true});
     problem.output.N = count;
-    problem.output.H = H;
+    problem.output.H = model.sizes.H;
     problem.output.V = V;
     problem.output.weight = model.parameters[3];
     problem.output.bias = model.parameters[4];
     problem.output.target = Ids{targets + n, true};
     problem.output.options.reduction = Reduction::none;
+    problem.direct = direct_weight(model);
     workspace.reserve(kernels.mlp_cross_entropy_workspace(problem, false));
     kernels.mlp_cross_entropy(problem, losses + n, nullptr, workspace.get(), parallel);
   }
@@ -196,8 +208,9 @@ std::vector<std::vector<int32_t>> sample(const Model<A>& model, const SampleOpti
   }
   std::vector<std::vector<int32_t>> sequences(static_cast<size_t>(options.count));
   Sampler<A> sampler(model, options, parallel);
-  for (int64_t first = 0; first < options.count; first += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, options.count - first);
+  const int64_t at_once = sequences_at_once(model.sizes.V);
+  for (int64_t first = 0; first < options.count; first += at_once) {
+    const int64_t count = std::min(at_once, options.count - first);
     sampler.draw(first, count, sequences.data() + first);
   }
   return sequences;

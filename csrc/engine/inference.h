@@ -12,7 +12,7 @@ namespace pymlp {
 template <class A>
 struct Model {
   ModelSizes sizes;
-  const A* parameters[n_parameters];
+  const A* parameters[most_parameters];
 };
 
 // losses[n] = -log p(targets[n] | tokens[n]) for tokens (N, T), targets (N), losses (N).

@@ -10,16 +10,20 @@
 
 namespace pymlp {
 
-// The parameters in the order of the model's state_dict.
-constexpr int n_parameters = 5;
+// At most: the last one is not there without direct connections.
+constexpr int most_parameters = 6;
 
 struct ModelSizes {
   int64_t V, T, E, H;
+  bool direct = false;  // connections from the embeddings to the output; only then may H be 0
+
+  // How many parameters there are, in the order of the model's state_dict.
+  int n_parameters() const { return direct ? 6 : 5; }
 
   // Elements of embedding (V, E), hidden weight (H, T*E) and bias (H), output weight (V, H) and
-  // bias (V).
-  std::array<int64_t, n_parameters> parameter_sizes() const {
-    return {V * E, H * T * E, H, V * H, V};
+  // bias (V), direct weight (V, T*E).
+  std::array<int64_t, most_parameters> parameter_sizes() const {
+    return {V * E, H * T * E, H, V * H, V, direct ? V * T * E : 0};
   }
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/dropout.h"
 #include "kernels/dispatch.h"
 
 namespace pymlp {
@@ -60,12 +61,14 @@ class TrainingLoop<A>::OutputWeightInBlocks {
 
 template <class A>
 TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer,
-                              const TrainingData& data, int64_t batch_size)
+                              const Objective& objective, const TrainingData& data,
+                              int64_t batch_size)
     : sizes_(sizes),
       optimizer_(optimizer),
+      objective_(objective),
       n_examples_(data.N),
       batch_size_(batch_size),
-      in_blocks_(!divides_vocabulary(sizes.V, sizes.H, false)),
+      in_blocks_(!divides_vocabulary(sizes.V, sizes.H, sizes.direct || objective.dropout > 0)),
       gradient_sizes_(sizes.parameter_sizes()),
       batch_(sizes, data, batch_size) {
   const Kernels<A>& kernels = active_kernels().of<A>();
@@ -80,13 +83,18 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
   memory_.reserve(static_cast<size_t>(total) * sizeof(A));
   A* at = static_cast<A*>(memory_.get());
   const auto take = [&](int64_t size) { return std::exchange(at, at + padded(size)); };
-  for (int i = 0; i < n_parameters; ++i) gradients_[i] = take(gradient_sizes_[i]);
+  for (int i = 0; i < sizes.n_parameters(); ++i) gradients_[i] = take(gradient_sizes_[i]);
   for (int i = 0; i < 3; ++i)
     output_weight_[i] = in_blocks_ && i <= states ? take(in_blocks) : nullptr;
   const int64_t largest = *std::max_element(gradient_sizes_.begin(), gradient_sizes_.end());
   squares_.resize(static_cast<size_t>((largest + block - 1) / block));
-  workspace_.reserve(
-      kernels.mlp_steps_workspace(step_of(std::array<Trained<A>, n_parameters>{}.data())));
+  if (objective.dropout > 0) {
+    input_kept_.resize(static_cast<size_t>(batch_size * sizes.T * sizes.E));
+    hidden_kept_.resize(static_cast<size_t>(batch_size * sizes.H));
+  }
+  Trained<A> anything[most_parameters];
+  for (int i = 0; i < sizes.n_parameters(); ++i) anything[i].parameter = gradients_[i];
+  workspace_.reserve(kernels.mlp_steps_workspace(step_of(anything)));
 }
 
 template <class A>
@@ -102,6 +110,7 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
   if (!wants_norm) kernels.mlp_steps(step, workspace_.get());
   for (int64_t k = 0; k < steps.count; ++k) {
     batch_.gather(steps.indices + k * batch_size_, parallel);
+    if (objective_.dropout > 0) drop(steps.first + k, parallel);
     step.update.step.lr = steps.rates[k];
     step.update.step.step = steps.done_before + k + 1;
     if (wants_norm) {
@@ -129,11 +138,26 @@ void TrainingLoop<A>::clip(const Trained<A>* parameters, const Parallel& paralle
   }
 }
 
+// The units that step number `step` keeps.
+template <class A>
+void TrainingLoop<A>::drop(int64_t step, const Parallel& parallel) {
+  const int64_t K = sizes_.T * sizes_.E, H = sizes_.H;
+  constexpr int64_t cost = 16;
+  parallel.run({"dropout", batch_size_, cost * (K + H)}, [&](int64_t begin, int64_t end) {
+    const auto draw = [&](DropoutLayer layer, int64_t columns, std::vector<uint8_t>& kept) {
+      draw_kept(objective_.dropout_seed, step, layer, objective_.dropout, begin, end, columns,
+                kept.data() + begin * columns);
+    };
+    draw(DropoutLayer::input, K, input_kept_);
+    draw(DropoutLayer::hidden, H, hidden_kept_);
+  });
+}
+
 template <class A>
 double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& parallel) {
   const Kernels<A>& kernels = active_kernels().of<A>();
   double sum = 0;
-  for (int i = 0; i < n_parameters; ++i) {
+  for (int i = 0; i < sizes_.n_parameters(); ++i) {
     if (parameters[i].frozen) continue;
     const int64_t size = gradient_sizes_[i], blocks = (size + block - 1) / block;
     parallel.run({"norm", blocks, block}, [&](int64_t begin, int64_t end) {
@@ -149,7 +173,7 @@ double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& 
 
 template <class A>
 MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
-  const auto [V, T, E, H] = sizes_;
+  const int64_t V = sizes_.V, T = sizes_.T, E = sizes_.E, H = sizes_.H;
   const int64_t N = batch_size_;
   MlpStep<A> step{};
   step.loss.hidden = {N,
@@ -168,14 +192,23 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
   step.loss.output.bias = parameters[4].parameter;
   step.loss.output.target = batch_.targets();
   step.loss.output_weight_in_blocks = in_blocks_;
+  step.loss.output.options.label_smoothing = objective_.label_smoothing;
+  step.loss.output.options.z_loss = objective_.z_loss;
+  if (objective_.dropout > 0) {
+    step.loss.dropout = {input_kept_.data(), hidden_kept_.data(), objective_.dropout};
+  }
+  if (sizes_.direct) {
+    step.loss.direct = parameters[5].parameter;
+    step.gradients.direct = gradients_[5];
+  }
   step.gradients.hidden = {gradients_[0], gradients_[1], gradients_[2]};
   step.gradients.output = {nullptr, gradients_[3], gradients_[4]};
   MlpUpdate<A>& update = step.update;
   update = {N, T, V, E, H, {}, {}, {}, {}, {}, {}, optimizer_.rule, in_blocks_};
-  UpdatedParameter<A>* const updated[n_parameters] = {&update.embedding, &update.hidden_weight,
-                                                      &update.hidden_bias, &update.output_weight,
-                                                      &update.output_bias};
-  for (int i = 0; i < n_parameters; ++i) {
+  UpdatedParameter<A>* const updated[most_parameters] = {&update.embedding,   &update.hidden_weight,
+                                                         &update.hidden_bias, &update.output_weight,
+                                                         &update.output_bias, &update.direct};
+  for (int i = 0; i < sizes_.n_parameters(); ++i) {
     const Trained<A>& p = parameters[i];
     *updated[i] = {gradients_[i], p.frozen ? nullptr : p.parameter, p.first, p.second};
   }

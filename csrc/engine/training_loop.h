@@ -21,9 +21,15 @@ struct Trained {
 };
 
 struct Optimizer {
-  OptimizerStep rule;  // lr, step and factor are set step by step
-  double max_grad_norm =
-      0;  // > 0: gradients are scaled down to it, as torch's clip_grad_norm_ does
+  OptimizerStep rule;        // lr, step and factor are set step by step
+  double max_grad_norm = 0;  // > 0: gradients are scaled down to it, as clip_grad_norm_ of torch
+};
+
+// What a step minimises besides the plain cross-entropy of the whole network.
+struct Objective {
+  double label_smoothing = 0, z_loss = 0;  // see CrossEntropyOptions
+  double dropout = 0;                      // see engine/dropout.h
+  uint64_t dropout_seed = 0;
 };
 
 // A run of steps.
@@ -32,6 +38,7 @@ struct Steps {
   const int64_t* indices = nullptr;  // (count, batch_size), of examples
   const double* rates = nullptr;     // (count), learning rates
   int64_t done_before = 0;           // updates before the first of these, for AdamW
+  int64_t first = 0;                 // number of the first, for dropout
   double* losses = nullptr;          // (count) out: mean loss of each batch before the update
   double* grad_norms = nullptr;      // (count) out, before clipping; or null
 };
@@ -40,12 +47,12 @@ struct Steps {
 template <class A>
 class TrainingLoop {
  public:
-  TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer, const TrainingData& data,
-               int64_t batch_size);
+  TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer, const Objective& objective,
+               const TrainingData& data, int64_t batch_size);
 
-  // Carries out the steps on parameters[0..n_parameters). `done` counts those that are complete: if
-  // `parallel` throws, the state is that after them. std::out_of_range: for an index that is not in
-  // [0, N), before the first step; for an id that is not in [0, V), before its step.
+  // Carries out the steps on parameters[0..sizes.n_parameters()). `done` counts those that are
+  // complete: if `parallel` throws, the state is that after them. std::out_of_range: for an index
+  // that is not in [0, N), before the first step; for an id that is not in [0, V), before its step.
   void run(const Trained<A>* parameters, const Steps& steps, const Parallel& parallel,
            int64_t& done);
 
@@ -55,16 +62,19 @@ class TrainingLoop {
   void clip(const Trained<A>* parameters, const Parallel& parallel, MlpUpdate<A>& update,
             double* norm);
   double grad_norm(const Trained<A>* parameters, const Parallel& parallel);
+  void drop(int64_t step, const Parallel& parallel);
   MlpStep<A> step_of(const Trained<A>* parameters) const;
 
   ModelSizes sizes_;
   Optimizer optimizer_;
+  Objective objective_;
   int64_t n_examples_, batch_size_;
   bool in_blocks_;  // the output weight, while steps are carried out
-  std::array<int64_t, n_parameters> gradient_sizes_;
+  std::array<int64_t, most_parameters> gradient_sizes_;
   Batch batch_;
+  std::vector<uint8_t> input_kept_, hidden_kept_;  // (B, T*E), (B, H) with dropout
   Scratch memory_;
-  A* gradients_[n_parameters];
+  A* gradients_[most_parameters];
   A* output_weight_[3];  // in blocks: the parameter, its first and second state
   Scratch workspace_;
   std::vector<double> squares_;  // sums of blocks of the gradient

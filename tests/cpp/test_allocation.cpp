@@ -41,13 +41,13 @@ constexpr int64_t n_examples = 50, n_steps = 4;
 
 template <class A>
 void check_steps(const ModelSizes& sizes, int64_t B, bool adamw, bool with_norm) {
-  const auto [V, T, E, H] = sizes;
+  const int64_t V = sizes.V, T = sizes.T;
   std::vector<int64_t> tokens(n_examples * T), targets(n_examples), indices(n_steps * B);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int64_t>(i) * 7 % V;
   for (size_t i = 0; i < targets.size(); ++i) targets[i] = static_cast<int64_t>(i) * 3 % V;
   for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i) % n_examples;
   std::vector<std::vector<A>> arrays;
-  std::array<pymlp::Trained<A>, pymlp::n_parameters> trained;
+  std::array<pymlp::Trained<A>, pymlp::most_parameters> trained;
   for (int64_t size : sizes.parameter_sizes()) {
     for (int i = 0; i < 3; ++i) arrays.emplace_back(size, A(0.01) * A(i == 0));
   }
@@ -66,7 +66,9 @@ void check_steps(const ModelSizes& sizes, int64_t B, bool adamw, bool with_norm)
   steps.rates = rates.data();
   steps.losses = losses.data();
   steps.grad_norms = with_norm ? norms.data() : nullptr;
-  pymlp::TrainingLoop<A> loop(sizes, optimizer, {n_examples, tokens.data(), targets.data()}, B);
+  const pymlp::Objective objective{0.1, 0.01, sizes.direct ? 0.2 : 0, 5};
+  pymlp::TrainingLoop<A> loop(sizes, optimizer, objective,
+                              {n_examples, tokens.data(), targets.data()}, B);
   const pymlp::Team team(3);
   int64_t done = 0;
   const int64_t before = allocations;
@@ -85,6 +87,8 @@ TEST(steps_allocate_nothing) {
     for (bool with_norm : {false, true}) {
       check_steps<float>({27, 3, 10, 200}, 32, adamw, with_norm);
       check_steps<double>({60, 2, 5, 40}, 700, adamw, with_norm);  // more logits than hidden units
+      check_steps<float>({1500, 2, 5, 40}, 32, adamw, with_norm);
+      check_steps<float>({27, 3, 10, 20, true}, 32, adamw, with_norm);
     }
   }
 }

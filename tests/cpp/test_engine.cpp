@@ -13,6 +13,7 @@
 #include "engine/training_loop.h"
 #include "kernels/serial.h"
 
+using pymlp::ModelSizes;
 using pymlp::Phase;
 using pymlp::Steps;
 using pymlp::Team;
@@ -22,38 +23,65 @@ using pymlp::TrainingLoop;
 
 namespace {
 
-constexpr int64_t V = 7, T = 2, H = 100, N = 40, B = 9, K = 6;
+constexpr int64_t V = 7, T = 2, N = 40, B = 9, K = 6;
 
 // With few numbers an embedding, parameters are updated while other columns' gradients are
 // computed; with many, at the end of the step.
-constexpr int64_t few = 3, many = 60;
+constexpr ModelSizes few{V, T, 3, 100}, many{V, T, 60, 100};
+
+// The vocabulary divided among threads: because it is large, or because the embeddings themselves
+// are needed.
+constexpr ModelSizes words{1500, T, 3, 10}, direct{V, T, 3, 10, true},
+    direct_alone{V, T, 3, 0, true};
+constexpr ModelSizes all[] = {few, many, words, direct, direct_alone};
 
 struct Run {
-  int64_t E;
+  ModelSizes sizes;
+  pymlp::Optimizer optimizer;
+  pymlp::Objective objective;
   std::vector<int64_t> tokens, targets, indices;
-  std::vector<std::vector<float>> parameters;
+  std::vector<std::vector<float>> parameters, first, second;
   std::vector<double> rates, losses, grad_norms;
   int64_t done = 0;
 
-  explicit Run(int64_t E = few)
-      : E(E), tokens(N * T), targets(N), indices(K * B), rates(K, 0.5), losses(K) {
+  explicit Run(const ModelSizes& sizes = few)
+      : sizes(sizes), tokens(N * T), targets(N), indices(K * B), rates(K, 0.5), losses(K) {
     uint32_t state = 1;
     const auto next = [&state] { return (state = state * 1664525u + 1013904223u) >> 16; };
-    for (int64_t& id : tokens) id = next() % V;
-    for (int64_t& id : targets) id = next() % V;
+    for (int64_t& id : tokens) id = next() % sizes.V;
+    for (int64_t& id : targets) id = next() % sizes.V;
     for (int64_t& index : indices) index = next() % N;
-    for (int64_t size : pymlp::ModelSizes{V, T, E, H}.parameter_sizes()) {
+    for (int64_t size : sizes.parameter_sizes()) {
       std::vector<float> values(size);
       for (float& x : values) x = float(next() % 1000) / 1000 - 0.5f;
       parameters.push_back(values);
     }
   }
 
+  void keep_momentum() {
+    optimizer.rule.momentum = 0.9;
+    for (const auto& values : parameters) first.emplace_back(values.size());
+  }
+  void use_adamw() {
+    optimizer.rule.adamw = true;
+    optimizer.rule.beta1 = 0.9;
+    optimizer.rule.beta2 = 0.99;
+    optimizer.rule.eps = 1e-6;
+    optimizer.rule.weight_decay = 0.1;
+    optimizer.rule.decay_biases = false;
+    for (const auto& values : parameters) first.emplace_back(values.size());
+    second = first;
+  }
+
   void train(const pymlp::Parallel& parallel, int64_t count = K) {
     const TrainingData data{N, tokens.data(), targets.data()};
-    TrainingLoop<float> loop({V, T, E, H}, {}, data, B);
-    Trained<float> trained[pymlp::n_parameters];
-    for (size_t i = 0; i < parameters.size(); ++i) trained[i].parameter = parameters[i].data();
+    TrainingLoop<float> loop(sizes, optimizer, objective, data, B);
+    Trained<float> trained[pymlp::most_parameters];
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      trained[i].parameter = parameters[i].data();
+      if (!first.empty()) trained[i].first = first[i].data();
+      if (!second.empty()) trained[i].second = second[i].data();
+    }
     Steps steps;
     steps.count = count;
     steps.batch_size = B;
@@ -144,23 +172,28 @@ TEST(team_lets_before_phase_abandon_the_kernel) {
 }
 
 TEST(training_gives_the_same_bits_on_any_number_of_threads) {
-  Run serial;
-  serial.train(pymlp::Serial());
-  CHECK_EQ(serial.done, K);
-  CHECK(serial.parameters != Run().parameters);
-  for (int threads : {2, 4}) {
-    Run run;
-    run.train(Team(threads));
-    CHECK(run.losses == serial.losses);
-    CHECK(run.parameters == serial.parameters);
+  for (const ModelSizes& sizes : all) {
+    Run serial(sizes);
+    if (sizes.direct) serial.objective.dropout = 0.3;
+    Run run = serial;
+    const Run before = serial;
+    serial.train(pymlp::Serial());
+    CHECK_EQ(serial.done, K);
+    CHECK(serial.parameters != before.parameters);
+    for (int threads : {2, 4}) {
+      Run again = run;
+      again.train(Team(threads));
+      CHECK(again.losses == serial.losses);
+      CHECK(again.parameters == serial.parameters);
+    }
   }
 }
 
 TEST(a_step_that_is_abandoned_changes_nothing) {
-  for (int64_t E : {few, many}) {
+  for (const ModelSizes& sizes : all) {
     int64_t done = 0;
     for (int phases = 0; done < K; ++phases) {
-      Run run(E), expected(E);
+      Run run(sizes), expected(sizes);
       bool abandoned = false;
       try {
         run.train(Abandoning(phases));
@@ -177,14 +210,40 @@ TEST(a_step_that_is_abandoned_changes_nothing) {
 }
 
 TEST(training_gives_the_same_bits_with_the_update_after_all_gradients) {
-  for (int64_t E : {few, many}) {
-    Run run(E), with_norms(E);
-    with_norms.grad_norms.resize(K);
-    run.train(pymlp::Serial());
-    with_norms.train(pymlp::Serial());
-    CHECK(run.losses == with_norms.losses);
-    CHECK(run.parameters == with_norms.parameters);
-    for (double norm : with_norms.grad_norms) CHECK(norm > 0);
+  for (const ModelSizes& sizes : all) {
+    Run plain(sizes), momentum(sizes), adamw(sizes);
+    momentum.keep_momentum();
+    adamw.use_adamw();
+    for (Run* optimized : {&plain, &momentum, &adamw}) {
+      Run run = *optimized, with_norms = *optimized;
+      with_norms.grad_norms.resize(K);
+      run.train(pymlp::Serial());
+      with_norms.train(pymlp::Serial());
+      CHECK(run.losses == with_norms.losses);
+      CHECK(run.parameters == with_norms.parameters);
+      CHECK(run.second == with_norms.second);
+      for (double norm : with_norms.grad_norms) CHECK(norm > 0);
+    }
+  }
+}
+
+TEST(long_phases_may_be_abandoned_between_their_items) {
+  int calls = 0;
+  const Team team(2, [&] {
+    if (++calls == 4) throw std::runtime_error("enough");
+  });
+  std::atomic<int> items{0};
+  for (pymlp::Stop stop : {pymlp::Stop::before, pymlp::Stop::never, pymlp::Stop::anywhere}) {
+    bool abandoned = false;
+    items = 0;
+    try {
+      team.run({"long", 16, int64_t(1) << 30, stop},
+               [&](int64_t begin, int64_t end) { items += static_cast<int>(end - begin); });
+    } catch (const std::runtime_error&) {
+      abandoned = true;
+    }
+    CHECK_EQ(abandoned, stop == pymlp::Stop::anywhere);
+    CHECK_EQ(items.load(), abandoned ? 4 : 16);
   }
 }
 
@@ -214,7 +273,7 @@ TEST(philox_gives_the_published_numbers) {
 
 TEST(inference_reads_nothing_for_ids_out_of_range) {
   Run run;
-  pymlp::Model<float> model{{V, T, run.E, H}, {}};
+  pymlp::Model<float> model{run.sizes, {}};
   for (size_t i = 0; i < run.parameters.size(); ++i) model.parameters[i] = run.parameters[i].data();
   std::vector<float> losses(N);
   pymlp::token_losses(model, N, run.tokens.data(), run.targets.data(), losses.data(), Team(2));
@@ -234,7 +293,7 @@ TEST(inference_reads_nothing_for_ids_out_of_range) {
 
 TEST(samples_do_not_depend_on_threads_or_number) {
   Run run;
-  pymlp::Model<float> model{{V, T, run.E, H}, {}};
+  pymlp::Model<float> model{run.sizes, {}};
   for (size_t i = 0; i < run.parameters.size(); ++i) model.parameters[i] = run.parameters[i].data();
   pymlp::SampleOptions options;
   options.count = 5000;

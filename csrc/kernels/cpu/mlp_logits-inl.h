@@ -8,11 +8,15 @@ struct MlpLogitsKernel {
   int64_t N, H, V;
   A* weight_transposed;  // (H, V)
   A* hidden;             // (N, H)
+  A* direct_transposed;  // (K, V), K = T * E
+  A* x;                  // (N, K): the embeddings side by side, where they go to the logits
 
   MlpLogitsKernel(Workspace& workspace, const MlpLogits<A>& p)
       : problem(p), first_layer(workspace, p.hidden), N(p.hidden.N), H(p.hidden.H), V(p.hidden.V) {
     weight_transposed = workspace.take<A>(H * V);
     hidden = workspace.take<A>(N * H);
+    direct_transposed = workspace.take<A>(direct_width() * V);
+    x = workspace.take<A>(N * direct_width());
   }
 
   void run(A* logits, const Parallel& parallel) {
@@ -23,11 +27,31 @@ struct MlpLogitsKernel {
       first_layer.project(block);
       transpose(V, columns.width(block), problem.weight + h, H, weight_transposed + h * V, V);
     });
-    parallel.run({"logits", N, H * (first_layer.T + exp_cost + V)},
+    if (problem.direct) transpose_direct(parallel);
+    parallel.run({"logits", N, H * (first_layer.T + exp_cost) + (H + direct_width()) * V},
                  [&](int64_t begin, int64_t end) { rows(begin, end, logits); });
   }
 
  private:
+  int64_t direct_width() const { return problem.direct ? first_layer.K : 0; }
+
+  void transpose_direct(const Parallel& parallel) {
+    const int64_t K = direct_width();
+    parallel.run({"project", V, K}, [this, K](int64_t v0, int64_t v1) {
+      transpose(v1 - v0, K, problem.direct + v0 * K, K, direct_transposed + v0, V);
+    });
+  }
+
+  // Adds what the embeddings give to the logits of rows [begin, end).
+  void add_direct(int64_t begin, int64_t end, A* out) const {
+    const int64_t K = direct_width(), T = first_layer.T, E = first_layer.E;
+    for (int64_t i = begin * T; i < end * T; ++i) {
+      const A* const row = problem.hidden.embedding + problem.hidden.tokens[i] * E;
+      std::memcpy(x + i * E, row, static_cast<size_t>(E) * sizeof(A));
+    }
+    gemm<A>(end - begin, V, K, {x + begin * K, K, 1}, direct_transposed, V, out, V, true);
+  }
+
   void rows(int64_t begin, int64_t end, A* logits) const {
     const ColumnBlocks& columns = first_layer.columns;
     for_chunks(begin, end, row_block, [&](int64_t b, int64_t e) {
@@ -40,6 +64,7 @@ struct MlpLogitsKernel {
       }
       gemm<A>(e - b, V, H, {hidden + b * H, H, 1}, weight_transposed, V, out, V,
               problem.bias != nullptr);
+      if (problem.direct) add_direct(b, e, out);
     });
   }
 };
