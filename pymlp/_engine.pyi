@@ -123,6 +123,22 @@ def token_losses_float64(
     targets: NDArray[np.int64],
     threads: int,
 ) -> NDArray[np.float64]: ...
+def token_logits_float32(
+    *,
+    sizes: tuple[int, int, int, int],
+    parameters: list[NDArray[np.float32]],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    threads: int,
+) -> NDArray[np.float32]: ...
+def token_logits_float64(
+    *,
+    sizes: tuple[int, int, int, int],
+    parameters: list[NDArray[np.float64]],
+    tokens: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    threads: int,
+) -> NDArray[np.float64]: ...
 def sample_float32(
     *,
     sizes: tuple[int, int, int, int],

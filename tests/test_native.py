@@ -34,13 +34,15 @@ OPTIMIZERS = {
     ),
 }
 # (V, T, E, H, B): odd sizes, one of everything, more columns than blocks, a vocabulary larger than
-# the hidden layer, batches of many chunks.
+# the hidden layer, batches of many chunks, vocabularies that are divided among threads.
 SHAPES = [
     (27, 3, 10, 200, 32),
     (1, 1, 1, 1, 1),
     (7, 2, 5, 33, 9),
     (40, 4, 3, 17, 5000),
     (3, 1, 2, 129, 4097),
+    (1500, 2, 3, 10, 70),
+    (1100, 1, 5, 20, 1100),
 ]
 
 

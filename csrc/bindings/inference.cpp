@@ -37,22 +37,26 @@ pymlp::Model<A> model_of(const Sizes& sizes, const std::vector<Array<A>>& parame
   return model;
 }
 
+// token_losses or token_logits of the engine.
 template <class A>
-py::array_t<A> token_losses(const Sizes& sizes, const std::vector<Array<A>>& parameters,
-                            const Array<int64_t>& tokens, const Array<int64_t>& targets,
-                            int threads) {
+using OfTokens = void (*)(const pymlp::Model<A>&, int64_t, const int64_t*, const int64_t*, A*,
+                          const pymlp::Parallel&);
+
+template <class A, OfTokens<A> compute>
+py::array_t<A> of_tokens(const Sizes& sizes, const std::vector<Array<A>>& parameters,
+                         const Array<int64_t>& tokens, const Array<int64_t>& targets, int threads) {
   const pymlp::Model<A> model = model_of(sizes, parameters);
   const int64_t N = targets.size();
   expect_size("tokens", tokens.size(), N * model.sizes.T);
-  py::array_t<A> losses(N);
-  A* const out = losses.mutable_data();
+  py::array_t<A> values(N);
+  A* const out = values.mutable_data();
   const py::none never_stopping;
   {
     const py::gil_scoped_release release;
     const pymlp::Team team(threads, pymlp::Checkpoint(never_stopping));
-    pymlp::token_losses(model, N, tokens.data(), targets.data(), out, team);
+    compute(model, N, tokens.data(), targets.data(), out, team);
   }
-  return losses;
+  return values;
 }
 
 template <class A>
@@ -81,8 +85,12 @@ py::tuple sample(const Sizes& sizes, const std::vector<Array<A>>& parameters,
 }
 
 template <class A>
-void bind(py::module_& module, const char* losses, const char* samples) {
-  module.def(losses, &token_losses<A>, py::kw_only(), py::arg("sizes"),
+void bind(py::module_& module, const char* losses, const char* logits, const char* samples) {
+  module.def(logits, &of_tokens<A, pymlp::token_logits<A>>, py::kw_only(), py::arg("sizes"),
+             py::arg("parameters").noconvert(), py::arg("tokens").noconvert(),
+             py::arg("targets").noconvert(), py::arg("threads"),
+             "The logit of each target (N,) after its context, tokens (N, T).");
+  module.def(losses, &of_tokens<A, pymlp::token_losses<A>>, py::kw_only(), py::arg("sizes"),
              py::arg("parameters").noconvert(), py::arg("tokens").noconvert(),
              py::arg("targets").noconvert(), py::arg("threads"),
              "-log p of each target (N,) after its context, tokens (N, T).");
@@ -104,6 +112,6 @@ void bind(py::module_& module, const char* losses, const char* samples) {
 }  // namespace
 
 void bind_inference(py::module_& module) {
-  bind<float>(module, "token_losses_float32", "sample_float32");
-  bind<double>(module, "token_losses_float64", "sample_float64");
+  bind<float>(module, "token_losses_float32", "token_logits_float32", "sample_float32");
+  bind<double>(module, "token_losses_float64", "token_logits_float64", "sample_float64");
 }

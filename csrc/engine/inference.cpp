@@ -33,6 +33,30 @@ const A* direct_weight(const Model<A>& model) {
   return model.sizes.direct ? model.parameters[5] : nullptr;
 }
 
+template <class A>
+MlpLogits<A> output_layer(const Model<A>& model, int64_t N, Ids tokens) {
+  return {hidden_layer(model, N, tokens), model.parameters[3], model.parameters[4],
+          direct_weight(model)};
+}
+
+// body(n, count, their tokens, their targets) for examples [n, n + count) after each other, whose
+// ids it has checked.
+template <class A, class Body>
+void for_batches(const Model<A>& model, int64_t N, const int64_t* tokens, const int64_t* targets,
+                 const Body& body) {
+  const int64_t V = model.sizes.V, T = model.sizes.T;
+  for (int64_t n = 0; n < N; n += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, N - n);
+    for (int64_t i = n * T; i < (n + count) * T; ++i) {
+      if (outside(tokens[i], V)) throw_out_of_range("tokens", tokens[i], V);
+    }
+    for (int64_t i = n; i < n + count; ++i) {
+      if (outside(targets[i], V)) throw_out_of_range("targets", targets[i], V);
+    }
+    body(n, count, Ids{tokens + n * T, true}, Ids{targets + n, true});
+  }
+}
+
 // Sequences that advance together.
 template <class A>
 class Sampler {
@@ -68,8 +92,7 @@ class Sampler {
   int64_t active() const { return static_cast<int64_t>(numbers_.size()); }
 
   void compute_logits() {
-    const MlpLogits<A> problem{hidden_layer(model_, active(), Ids{contexts_.data(), false}),
-                               model_.parameters[3], model_.parameters[4], direct_weight(model_)};
+    const MlpLogits<A> problem = output_layer(model_, active(), Ids{contexts_.data(), false});
     logits_.resize(static_cast<size_t>(active() * model_.sizes.V));
     workspace_.reserve(kernels_.mlp_logits_workspace(problem));
     kernels_.mlp_logits(problem, logits_.data(), workspace_.get(), parallel_);
@@ -174,30 +197,34 @@ class Sampler {
 template <class A>
 void token_losses(const Model<A>& model, int64_t N, const int64_t* tokens, const int64_t* targets,
                   A* losses, const Parallel& parallel) {
-  const int64_t V = model.sizes.V, T = model.sizes.T;
   const Kernels<A>& kernels = active_kernels().of<A>();
   Scratch workspace;
-  for (int64_t n = 0; n < N; n += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, N - n);
-    for (int64_t i = n * T; i < (n + count) * T; ++i) {
-      if (outside(tokens[i], V)) throw_out_of_range("tokens", tokens[i], V);
-    }
-    for (int64_t i = n; i < n + count; ++i) {
-      if (outside(targets[i], V)) throw_out_of_range("targets", targets[i], V);
-    }
+  for_batches(model, N, tokens, targets, [&](int64_t n, int64_t count, Ids contexts, Ids ids) {
     MlpCrossEntropy<A> problem{};
-    problem.hidden = hidden_layer(model, count, Ids{tokens + n * T, true});
+    problem.hidden = hidden_layer(model, count, contexts);
     problem.output.N = count;
     problem.output.H = model.sizes.H;
-    problem.output.V = V;
+    problem.output.V = model.sizes.V;
     problem.output.weight = model.parameters[3];
     problem.output.bias = model.parameters[4];
-    problem.output.target = Ids{targets + n, true};
+    problem.output.target = ids;
     problem.output.options.reduction = Reduction::none;
     problem.direct = direct_weight(model);
     workspace.reserve(kernels.mlp_cross_entropy_workspace(problem, false));
     kernels.mlp_cross_entropy(problem, losses + n, nullptr, workspace.get(), parallel);
-  }
+  });
+}
+
+template <class A>
+void token_logits(const Model<A>& model, int64_t N, const int64_t* tokens, const int64_t* targets,
+                  A* logits, const Parallel& parallel) {
+  const Kernels<A>& kernels = active_kernels().of<A>();
+  Scratch workspace;
+  for_batches(model, N, tokens, targets, [&](int64_t n, int64_t count, Ids contexts, Ids ids) {
+    const MlpLogits<A> problem = output_layer(model, count, contexts);
+    workspace.reserve(kernels.mlp_target_logits_workspace(problem));
+    kernels.mlp_target_logits(problem, ids, logits + n, workspace.get(), parallel);
+  });
 }
 
 template <class A>
@@ -219,6 +246,10 @@ std::vector<std::vector<int32_t>> sample(const Model<A>& model, const SampleOpti
 template void token_losses(const Model<float>&, int64_t, const int64_t*, const int64_t*, float*,
                            const Parallel&);
 template void token_losses(const Model<double>&, int64_t, const int64_t*, const int64_t*, double*,
+                           const Parallel&);
+template void token_logits(const Model<float>&, int64_t, const int64_t*, const int64_t*, float*,
+                           const Parallel&);
+template void token_logits(const Model<double>&, int64_t, const int64_t*, const int64_t*, double*,
                            const Parallel&);
 template std::vector<std::vector<int32_t>> sample(const Model<float>&, const SampleOptions&,
                                                   const Parallel&);

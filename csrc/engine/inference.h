@@ -21,6 +21,12 @@ template <class A>
 void token_losses(const Model<A>& model, int64_t N, const int64_t* tokens, const int64_t* targets,
                   A* losses, const Parallel& parallel);
 
+// logits[n]: that of targets[n] after tokens[n], log p(targets[n] | tokens[n]) but for the
+// logarithm of the sum that the softmax divides by. Arguments and errors as for token_losses.
+template <class A>
+void token_logits(const Model<A>& model, int64_t N, const int64_t* tokens, const int64_t* targets,
+                  A* logits, const Parallel& parallel);
+
 struct SampleOptions {
   int64_t count = 1;            // sequences
   std::vector<int32_t> prefix;  // what each begins with

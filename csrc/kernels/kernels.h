@@ -254,6 +254,11 @@ struct Kernels : Operators<S, Parallel> {
   void (*mlp_steps)(const MlpStep<A>&, void* workspace);
   void (*mlp_step)(void* workspace, const OptimizerStep&, A* loss, const Parallel&);
 
+  // logits: (N), of the targets (N) alone: H multiply-adds each instead of V * H.
+  size_t (*mlp_target_logits_workspace)(const MlpLogits<A>&);
+  void (*mlp_target_logits)(const MlpLogits<A>&, Ids targets, A* logits, void* workspace,
+                            const Parallel&);
+
   // A matrix (rows, H) in the blocks of columns that the kernels of a problem of N examples divide
   // among threads: each block's columns by themselves, so that two threads never write to the same
   // cache line. in_blocks_size: its elements, padding included.

@@ -68,3 +68,53 @@ struct MlpLogitsKernel {
     });
   }
 };
+
+// One logit of each row: that of its target.
+template <class A>
+struct MlpTargetLogitsKernel {
+  const MlpLogits<A>& problem;
+  EmbedLinearTanhPass<A> first_layer;
+  int64_t N, H;
+  A* hidden;  // (N, H)
+
+  MlpTargetLogitsKernel(Workspace& workspace, const MlpLogits<A>& p)
+      : problem(p), first_layer(workspace, p.hidden), N(p.hidden.N), H(p.hidden.H) {
+    hidden = workspace.take<A>(N * H);
+  }
+
+  void run(Ids targets, A* logits, const Parallel& parallel) {
+    first_layer.prepare(false, parallel);
+    const ColumnBlocks& columns = first_layer.columns;
+    columns.run(parallel, "project", first_layer.project_cost(),
+                [this](int64_t block) { first_layer.project(block); });
+    parallel.run({"logits", N, H * (first_layer.T + exp_cost + 1)},
+                 [this, targets, logits](int64_t begin, int64_t end) {
+                   for (int64_t n = begin; n < end; ++n) logits[n] = logit(n, targets[n]);
+                 });
+  }
+
+ private:
+  A logit(int64_t n, int64_t target) const {
+    const ColumnBlocks& columns = first_layer.columns;
+    A* const row = hidden + n * H;
+    for (int64_t block = 0; block < columns.count; ++block) {
+      first_layer.hidden_columns(block, n, n + 1, row + columns.begin(block), H);
+    }
+    A sum = dot(H, row, problem.weight + target * H);
+    if (problem.bias) sum += problem.bias[target];
+    const int64_t T = first_layer.T, E = first_layer.E;
+    for (int64_t t = 0; problem.direct && t < T; ++t) {
+      sum += dot(E, problem.hidden.embedding + problem.hidden.tokens[n * T + t] * E,
+                 problem.direct + (target * T + t) * E);
+    }
+    return sum;
+  }
+
+  static A dot(int64_t n, const A* a, const A* b) {
+    Vec<A> sum = constant(A(0));
+    for_vectors<A>(0, n, [&](int64_t i, auto lanes) {
+      sum = fma(load(a + i, lanes), load(b + i, lanes), sum);
+    });
+    return sum.reduce_add();
+  }
+};

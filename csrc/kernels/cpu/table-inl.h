@@ -74,6 +74,13 @@ constexpr Kernels<S> make_kernels() {
   k.mlp_logits = [](const MlpLogits<A>& p, A* logits, void* workspace, const Parallel& parallel) {
     make<MlpLogitsKernel<A>>(workspace, p).run(logits, parallel);
   };
+  k.mlp_target_logits_workspace = [](const MlpLogits<A>& p) {
+    return measure<MlpTargetLogitsKernel<A>>(p);
+  };
+  k.mlp_target_logits = [](const MlpLogits<A>& p, Ids targets, A* logits, void* workspace,
+                           const Parallel& parallel) {
+    make<MlpTargetLogitsKernel<A>>(workspace, p).run(targets, logits, parallel);
+  };
   k.mlp_update = [](const MlpUpdate<A>& p, const Parallel& parallel) {
     using ByVocabulary = MlpVocabularyUpdate<A>;
     const A factor = A(p.step.factor);
