@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -184,7 +185,7 @@ class StreamExamples(Examples):
     @property
     def targets(self) -> Tensor:
         """What follows them (N,) int64, made anew each time."""
-        return self.stream.ids[self.begin : self.end].long()
+        return self._targets_of(self.begin, self.end)
 
     @property
     def block_size(self) -> int:
@@ -212,7 +213,7 @@ class StreamExamples(Examples):
         """All examples in order, ``size`` at a time: tokens (n, T) and targets (n,), int64."""
         for begin in range(self.begin, self.end, size):
             end = min(begin + size, self.end)
-            yield self._contexts(begin, end), self.stream.ids[begin:end].long()
+            yield self._contexts(begin, end), self._targets_of(begin, end)
 
     def to(self, device: torch.device) -> StreamExamples:
         """The same examples on another device, which gets the part of the stream they need."""
@@ -249,6 +250,11 @@ class StreamExamples(Examples):
             positions = torch.arange(begin, end, device=ids.device)
             return _torch_contexts(self.stream, positions, self.block_size)
         return torch.from_numpy(_engine.contexts(ids.numpy(), reset, begin, end, self.block_size))
+
+    def _targets_of(self, begin: int, end: int) -> Tensor:
+        ids = self.stream.ids[begin:end]
+        # numpy starts no threads, which beside other processes wait longer than they work.
+        return torch.from_numpy(ids.numpy().astype(np.int64)) if ids.is_cpu else ids.long()
 
 
 def _torch_contexts(stream: TokenStream, positions: Tensor, block_size: int) -> Tensor:
