@@ -186,19 +186,19 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
 
 
 @torch.no_grad()
-def scaled_init(model: MLP | reference.MLP, seed: int, targets: Tensor | None = None) -> None:
+def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = None) -> None:
     """Overwrite all parameters, in place, so that the model begins by knowing nothing, evenly.
 
     Embeddings are drawn from the standard normal distribution, the hidden weight from one that
     keeps the signal at its size through tanh (He et al., 2015), the output weight close to 0. The
-    output bias alone decides the first predictions: log(1/V) for every token or, with `targets`,
+    output bias alone decides the first predictions: log(1/V) for every token or, with `counts`,
     the logarithm of its frequency, counts being raised by one. Either way the softmax sum of the
     logits begins at about 1, where self-normalised training wants it (Devlin et al., 2014).
 
     Args:
         model: of any sizes.
         seed: of a generator of its own, on the CPU; the global one is not touched.
-        targets: ids to count, of any shape; None counts nothing.
+        counts: (V,), how often each token occurs; None is never.
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = model.config
@@ -210,16 +210,16 @@ def scaled_init(model: MLP | reference.MLP, seed: int, targets: Tensor | None = 
     draw(model.hidden.weight, _TANH_GAIN / (sizes.block_size * sizes.n_embd) ** 0.5)
     draw(model.output.weight, 0.01)
     model.hidden.bias.zero_()
-    counts = torch.ones(sizes.vocab_size, dtype=torch.float64)
-    if targets is not None:
-        counts += torch.bincount(targets.flatten().cpu(), minlength=sizes.vocab_size)
-    model.output.bias.copy_((counts / counts.sum()).log())
+    raised = torch.ones(sizes.vocab_size, dtype=torch.float64)
+    if counts is not None:
+        raised += counts
+    model.output.bias.copy_((raised / raised.sum()).log())
     if model.direct is not None:
         model.direct.weight.zero_()
 
 
 def seeded_model(
-    config: MLPConfig, seed: int, init: str = "torch", targets: Tensor | None = None
+    config: MLPConfig, seed: int, init: str = "torch", counts: Tensor | None = None
 ) -> MLP:
     """A model whose first parameters depend on `seed` alone; the global generator stays as it is.
 
@@ -227,8 +227,8 @@ def seeded_model(
         config: sizes of the model.
         seed: with "torch", the parameters are those of `MLP(config)` after `torch.manual_seed`.
         init: "torch" leaves them so, "lecture" calls `lecture_init` with the same seed, "scaled"
-            `scaled_init`, and "unigram" `scaled_init` with `targets`.
-        targets: ids of train whose frequencies "unigram" takes.
+            `scaled_init`, and "unigram" `scaled_init` with `counts`.
+        counts: (V,), how often each token occurs in train, for "unigram".
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -238,7 +238,7 @@ def seeded_model(
     elif init == "scaled":
         scaled_init(model, seed)
     elif init == "unigram":
-        if targets is None:
-            raise ValueError("seeded_model: init='unigram' needs the targets to count")
-        scaled_init(model, seed, targets)
+        if counts is None:
+            raise ValueError("seeded_model: init='unigram' needs the counts of the tokens")
+        scaled_init(model, seed, counts)
     return model

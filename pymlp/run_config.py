@@ -64,8 +64,8 @@ class RunConfig(TrainConfig):
     def build_model(self, data: Dataset) -> MLP:
         """The model as it is before the first step; torch's global generator stays as it is."""
         sizes = self._sizes(len(data.vocabulary), data.block_size)
-        targets = data.train.targets if self.init == "unigram" else None
-        model = seeded_model(sizes, self.seed, self.init, targets)
+        counts = data.train.counts(len(data.vocabulary)) if self.init == "unigram" else None
+        model = seeded_model(sizes, self.seed, self.init, counts)
         return model.to(getattr(torch, self.dtype))
 
     def _sizes(self, vocab_size: int, block_size: int) -> MLPConfig:

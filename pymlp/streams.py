@@ -133,6 +133,10 @@ class Examples:
         """All examples in order, ``size`` at a time: tokens (n, T) and targets (n,)."""
         return zip(self._tokens.split(size), self._targets.split(size), strict=True)
 
+    def counts(self, vocab_size: int) -> Tensor:
+        """How often each id is a target: (vocab_size,) int64."""
+        return self._targets.long().bincount(minlength=vocab_size)
+
     def to(self, device: torch.device) -> Examples:
         """The same examples on another device."""
         return Examples(self._tokens.to(device), self._targets.to(device))
@@ -214,6 +218,13 @@ class StreamExamples(Examples):
         for begin in range(self.begin, self.end, size):
             end = min(begin + size, self.end)
             yield self._contexts(begin, end), self._targets_of(begin, end)
+
+    def counts(self, vocab_size: int) -> Tensor:
+        """How often each id is a target: (vocab_size,) int64."""
+        total = torch.zeros(vocab_size, dtype=torch.int64, device=self.stream.ids.device)
+        for part in self.stream.parts(self.begin, self.end):
+            total += part.bincount(minlength=vocab_size)
+        return total
 
     def to(self, device: torch.device) -> StreamExamples:
         """The same examples on another device, which gets the part of the stream they need."""

@@ -148,9 +148,9 @@ def test_settings_cannot_change_by_accident():
 
 
 def test_scaled_init_begins_with_the_frequencies():
-    targets = torch.tensor([[0, 3], [3, 3]])
+    counts = torch.tensor([1, 0, 0, 3, 0])
     config = MLPConfig(5, block_size=20, n_embd=50, n_hidden=400, direct=True)
-    model = seeded_model(config, seed=3, init="unigram", targets=targets)
+    model = seeded_model(config, seed=3, init="unigram", counts=counts)
     tokens = torch.randint(5, (300, 20), generator=torch.Generator().manual_seed(1))
     expected = torch.tensor([2, 1, 1, 4, 1]) / 9
     assert model.output.bias.exp().tolist() == pytest.approx(expected.tolist(), rel=1e-6)
@@ -164,5 +164,5 @@ def test_scaled_init_begins_with_the_frequencies():
     even = seeded_model(config, seed=3, init="scaled")
     assert even.output.bias.tolist() == pytest.approx([-math.log(5)] * 5)
     assert torch.equal(even.embedding.weight, model.embedding.weight)
-    with pytest.raises(ValueError, match="init='unigram' needs the targets"):
+    with pytest.raises(ValueError, match="init='unigram' needs the counts"):
         seeded_model(config, seed=3, init="unigram")

@@ -37,6 +37,7 @@ def test_an_example_is_a_position_and_the_tokens_before_it(reset, block_size):
         assert torch.equal(found[1], targets[rows])
 
     assert (len(examples), examples.block_size) == (9, block_size)
+    assert torch.equal(examples.counts(6), targets.bincount(minlength=6))
     check((examples.tokens, examples.targets), slice(None))
     rows = torch.tensor([[8, 0], [3, 3], [6, 1]])
     check(examples.take(rows), rows)

@@ -101,7 +101,7 @@ def _counts(run: RunDirectory, labels: int) -> Tensor | None:
 
 
 def _count(data: Dataset) -> Tensor:
-    return data.train.targets.long().bincount(minlength=len(data.vocabulary))
+    return data.train.counts(len(data.vocabulary))
 
 
 def _save(figures: Mapping[str, Figure], out: Path) -> dict[str, Path]:

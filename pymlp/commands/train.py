@@ -157,12 +157,9 @@ def _new_trainer(
     data = sources.load(source or sources.BUNDLED, sizes["block_size"], prepared)
     if data.n_empty:
         note(f"{data.n_empty:,} empty lines skipped")
-    model = seeded_model(
-        MLPConfig(len(data.vocabulary), **sizes),
-        config.seed,
-        init or base.init,
-        data.train.targets,
-    )
+    init, vocab_size = init or base.init, len(data.vocabulary)
+    counts = data.train.counts(vocab_size) if init == "unigram" else None
+    model = seeded_model(MLPConfig(vocab_size, **sizes), config.seed, init, counts)
     return Trainer(model.to(device, getattr(torch, dtype)), data, config, [callback])
 
 
