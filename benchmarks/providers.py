@@ -22,6 +22,7 @@ LABELS = {
     "native-1": "pymlp native, 1 thread",
     "native": "pymlp native",
     "many": "pymlp train_many",
+    "unnormalized": "pymlp, logits alone",
     "copy": "copy of the logits",
 }
 
@@ -62,6 +63,7 @@ _MISSING: dict[str, Callable[[], str | None]] = {
     "native-1": _never,
     "native": _never,
     "many": _never,
+    "unnormalized": _never,
     "copy": _never,
 }
 assert _MISSING.keys() == LABELS.keys()

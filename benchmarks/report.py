@@ -75,7 +75,7 @@ def markdown(report: Report) -> str:
         ("Data preparation, all lines, microseconds", of("data"), _time),
         ("Loss over all training examples, microseconds", of("eval"), _time),
         ("Names drawn, microseconds each", of("sample"), _time),
-        ("Names scored, microseconds a token", of("score"), _time),
+        ("Lines scored, microseconds a token", of("score"), _time),
         ("Peak memory on top of the inputs, largest batch, MiB", _largest(rows), _memory),
     ]
     parts = [_table(title, chosen, figure) for title, chosen, figure in tables if chosen]
