@@ -26,7 +26,7 @@ from .trained import shape, trained
 B = 4096
 WORDS = MLPConfig(17_905, 4, 30, 100)
 WORDS_SHAPE = "T=4 E=30 H=100 V=17905"
-N_LINES, LINE_LENGTH = 200, 20
+N_LINES, LINE_LENGTH = 100, 20
 
 # The score of each of targets (N,) by logits (N, V).
 Rule = Callable[[Tensor, Tensor], Tensor]
