@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -77,6 +78,7 @@ def score(
     bos: bool = True,
     eos: bool = True,
     normalized: bool = True,
+    across: bool = False,
 ) -> list[LineScore]:
     """The log-probability of each line.
 
@@ -93,15 +95,46 @@ def score(
         normalized: False takes the logits for log-probabilities, without the sum over the
             vocabulary, which is most of the work: for models trained with
             ``TrainConfig(z_loss=...)``. `log_z` says what that neglects.
+        across: the lines are a text: the context of a line runs on from the lines before it, as
+            models of running text were trained (`pymlp.data.DataConfig`).
 
     Raises:
         TypeError: ``lines`` is one str, or not what the vocabulary is of.
         ValueError: the vocabulary is of another size than the model's, or a line holds a line
             break.
     """
-    _check_vocabulary(model, vocabulary)
-    parts = _parts(lines, vocabulary, model.config.block_size, bos, eos)
-    return [line for part in parts for line in part.score(part.log_probs(model, normalized))]
+    text = Text(model, vocabulary, bos=bos, eos=eos, normalized=normalized, across=across)
+    return text.score(lines)
+
+
+class Text:
+    """Scores the lines of one text, a part of them at a time; see `score`.
+
+    Args:
+        model, vocabulary, bos, eos, normalized, across: as in `score`.
+    """
+
+    def __init__(
+        self,
+        model: MLP | reference.MLP,
+        vocabulary: Vocabulary,
+        *,
+        bos: bool = True,
+        eos: bool = True,
+        normalized: bool = True,
+        across: bool = False,
+    ) -> None:
+        _check_vocabulary(model, vocabulary)
+        self._model = model
+        self._normalized = normalized
+        self._reader = _Reader(vocabulary, model.config.block_size, bos, eos, across)
+
+    def score(self, lines: Sequence[Line]) -> list[LineScore]:
+        """The lines that follow those of the call before."""
+        scores: list[LineScore] = []
+        for block in self._reader.read(lines):
+            scores += block.score(block.log_probs(self._model, self._normalized))
+        return scores
 
 
 def log_z(
@@ -111,12 +144,13 @@ def log_z(
     *,
     bos: bool = True,
     eos: bool = True,
+    across: bool = False,
     most: int = 1000,
 ) -> LogZ:
     """What ``score(..., normalized=False)`` of the lines neglects; nan where nothing is scored.
 
     Args:
-        model, vocabulary, lines, bos, eos: as in `score`.
+        model, vocabulary, lines, bos, eos, across: as in `score`.
         most: tokens that are looked at, evenly spaced over all of them.
 
     Raises:
@@ -125,8 +159,8 @@ def log_z(
     if most < 1:
         raise ValueError(f"log_z: most must be at least 1, got {most}")
     _check_vocabulary(model, vocabulary)
-    parts = _parts(lines, vocabulary, model.config.block_size, bos, eos)
-    tokens = [part.tokens[torch.from_numpy(part.scored)] for part in parts]
+    reader = _Reader(vocabulary, model.config.block_size, bos, eos, across)
+    tokens = [block.tokens[torch.from_numpy(block.scored)] for block in reader.read(lines)]
     contexts = torch.cat([torch.zeros(0, model.config.block_size, dtype=torch.int64), *tokens])
     step = max(1, math.ceil(len(contexts) / most))
     found = log_normalisers(model, contexts[::step])
@@ -180,7 +214,7 @@ class Scorer:
 
         The end of the line is spelled as the vocabulary spells it, ``"."`` or ``"</s>"``.
         """
-        block = _Block(self.vocabulary, [line], self.model.config.block_size, bos, eos)
+        (block,) = _Reader(self.vocabulary, self.model.config.block_size, bos, eos).read([line])
         log_probs = iter(block.log_probs(self.model, self.normalized)[block.scored].tolist())
         context = 0 if bos else self.model.config.block_size
         seen = 0
@@ -214,33 +248,75 @@ class Scorer:
         return log_prob.item(), (*state[1:], target)
 
 
-class _Block:
-    """Lines, cut where a token is unknown, and all their examples."""
+class _Reader:
+    """Makes blocks of the lines of one text."""
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        lines: Sequence[Line],
-        block_size: int,
-        bos: bool,
-        eos: bool,
+        self, vocabulary: Vocabulary, block_size: int, bos: bool, eos: bool, across: bool = False
     ) -> None:
-        ids = encode(lines, vocabulary)
+        self._vocabulary = vocabulary
+        self._block_size = block_size
+        self._bos = bos
+        self._eos = eos
+        self._across = across
+        self._before = np.zeros(block_size, np.int32)  # the ids before the next line
+
+    def read(self, lines: Sequence[Line]) -> Iterator[_Block]:
+        """The lines in order, in blocks of about `_TOKENS_AT_ONCE` tokens."""
+        if isinstance(lines, str):
+            raise TypeError(f"score: lines must be a list of lines, got one str {lines[:20]!r}")
+        start = tokens = 0
+        for end, line in enumerate(lines, 1):
+            tokens += len(line)
+            if tokens >= _TOKENS_AT_ONCE or end == len(lines):
+                yield self._block(lines[start:end])
+                start, tokens = end, 0
+
+    def _block(self, lines: Sequence[Line]) -> _Block:
+        ids = encode(lines, self._vocabulary)
         ends, unknown = ids == 0, ids < 0
-        self.known = ~unknown[~ends]
         # In place of an unknown token stands a boundary: what follows begins anew.
-        stream = TokenStream(torch.from_numpy(np.where(unknown, np.int32(0), ids)))
-        examples = stream.examples(block_size)
-        self.tokens, self.targets = examples.tokens, examples.targets
-        self.scored = ~unknown if eos else ids > 0
-        if not bos:
+        text = np.concatenate([self._before, np.where(unknown, np.int32(0), ids)])
+        self._before = text[-self._block_size :].copy()
+        stream = TokenStream(torch.from_numpy(text), reset=not self._across)
+        examples = stream.examples(self._block_size, begin=self._block_size)
+        scored = ~unknown if self._eos else ids > 0
+        if not self._bos:
             position = np.arange(len(ids))
             last_cut = np.maximum.accumulate(np.where(ids > 0, -1, position))
             begins = np.append(0, last_cut + 1)[:-1]
-            self.scored &= position - begins >= block_size
-        self.line = np.cumsum(ends) - ends
-        oov = unknown if vocabulary.unknown is None else ids == vocabulary.ids[vocabulary.unknown]
-        self.n_oov = np.bincount(self.line[oov], minlength=len(lines))
+            scored &= position - begins >= self._block_size
+        stands = self._vocabulary.unknown
+        oov = unknown if stands is None else ids == self._vocabulary.ids[stands]
+        line = np.cumsum(ends) - ends
+        return _Block(
+            examples.tokens,
+            examples.targets,
+            known=~unknown[~ends],
+            scored=scored,
+            line=line,
+            n_oov=np.bincount(line[oov], minlength=len(lines)),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Lines and all their examples.
+
+    Attributes:
+        tokens, targets: (N, T) and (N,), the examples.
+        known: of each token, line ends aside, whether it has an id.
+        scored: (N,), of each example, whether it counts.
+        line: (N,), the number of its line.
+        n_oov: tokens of each line that are out of vocabulary.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    known: NDArray[np.bool_]
+    scored: NDArray[np.bool_]
+    line: NDArray[np.int64]
+    n_oov: NDArray[np.int64]
 
     def log_probs(self, model: MLP | reference.MLP, normalized: bool) -> NDArray[np.float64]:
         """Of all examples, in order."""
@@ -264,20 +340,6 @@ def _log_probs(
     if normalized:
         return -token_losses(model, tokens, targets)
     return token_logits(model, tokens, targets)
-
-
-def _parts(
-    lines: Sequence[Line], vocabulary: Vocabulary, block_size: int, bos: bool, eos: bool
-) -> Iterator[_Block]:
-    """The lines in order, in parts of about `_TOKENS_AT_ONCE` tokens."""
-    if isinstance(lines, str):
-        raise TypeError(f"score: lines must be a list of lines, got one str {lines[:20]!r}")
-    start = tokens = 0
-    for end, line in enumerate(lines, 1):
-        tokens += len(line)
-        if tokens >= _TOKENS_AT_ONCE or end == len(lines):
-            yield _Block(vocabulary, lines[start:end], block_size, bos, eos)
-            start, tokens = end, 0
 
 
 def _check_vocabulary(model: MLP | reference.MLP, vocabulary: Vocabulary) -> None:

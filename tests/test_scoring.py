@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 from torch.nn import functional as F
 
-from pymlp import MLP, MLPConfig, Scorer, data, log_z, reference, score
+from pymlp import MLP, MLPConfig, Scorer, data, log_z, reference, score, scoring
 from pymlp.cli import main
 from pymlp.data import Dataset, Vocabulary
 from pymlp.inference import token_losses
@@ -160,6 +160,24 @@ def test_a_scorer_may_leave_out_the_normaliser():
     assert sum(x.log_prob for x in scorer.full_scores("emma")) == pytest.approx(expected.log_prob)
     log_prob, _ = scorer.base_score(scorer.begin_state(), "e")
     assert log_prob == pytest.approx(next(scorer.full_scores("emma")).log_prob)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 6])
+def test_a_text_runs_on_from_line_to_line(at_once, monkeypatch):
+    monkeypatch.setattr(scoring, "_TOKENS_AT_ONCE", 4 * at_once)
+    model = make_model(CHARACTERS)
+    ids = torch.tensor([id for line in LINES for id in [*CHARACTERS.encode(line), 0]])
+    contexts = F.pad(ids, (3, 0)).unfold(0, 3, 1)[:-1]
+    losses = F.cross_entropy(model(contexts), ids, reduction="none")
+    expected = [-part.sum().item() for part in losses.split([len(line) + 1 for line in LINES])]
+    found = score(model, CHARACTERS, LINES, across=True)
+    assert [line.log_prob for line in found] == pytest.approx(expected)
+    assert found[0] == score(model, CHARACTERS, LINES)[0]  # nothing is before the first
+    text = scoring.Text(model, CHARACTERS, across=True)
+    parts = [text.score(LINES[i : i + at_once]) for i in range(0, len(LINES), at_once)]
+    assert [line.log_prob for part in parts for line in part] == pytest.approx(expected)
+    log_z_across = log_z(model, CHARACTERS, LINES, across=True)
+    assert log_z_across.mean == pytest.approx(model(contexts).logsumexp(1).mean().item())
 
 
 def test_errors():
