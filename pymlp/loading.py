@@ -75,6 +75,11 @@ class DataConfig:
                 raise ValueError(f"{name} must be {known[0]!r} or {known[1]!r}, got {value!r}")
         self.sizes()
 
+    def resets(self, of_words: bool) -> bool:
+        """Whether contexts begin where their lines begin, for a vocabulary of words or not."""
+        runs_on = of_words and self.sizes() is not None
+        return (self.context or ("across" if runs_on else "reset")) == "reset"
+
     def sizes(self) -> tuple[int | None, ...] | None:
         """Tokens of train, dev and test, None for the rest; None where lines are shuffled."""
         if self.split == SHUFFLED:
@@ -178,9 +183,8 @@ def _load_token_file(path: str | os.PathLike[str], block_size: int, config: Data
 
 
 def _stream(ids: Ids, vocabulary: Vocabulary, config: DataConfig) -> TokenStream:
-    runs_on = config.tokens == "word" and config.sizes() is not None
-    context = config.context or ("across" if runs_on else "reset")
-    return TokenStream(torch.from_numpy(ids), context == "reset", len(vocabulary))
+    resets = config.resets(of_words=bool(vocabulary.separator))
+    return TokenStream(torch.from_numpy(ids), resets, len(vocabulary))
 
 
 # --- splitting ------------------------------------------------------------------------------------

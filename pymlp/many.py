@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import torch
 
+from pymlp.checks import check_fit
 from pymlp.data import Dataset
 from pymlp.native import NativeEngine
 from pymlp.results import Result, Results
 from pymlp.run_config import RunConfig
 from pymlp.stepper import DivergedError
-from pymlp.trainer import Trainer, check_fit
+from pymlp.trainer import Trainer
 
 # Between two looks at what has ended, and between two calls of `progress`.
 _PERIOD_SECONDS = 0.2

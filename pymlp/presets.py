@@ -17,7 +17,7 @@ class Preset:
         train: fields of `TrainConfig`.
         init: "torch" leaves the parameters as torch.nn draws them, "lecture" calls `lecture_init`,
             "scaled" `scaled_init`, "unigram" the same with the frequencies of train.
-        data: how the command line makes a data set of a file; empty for the lecture's way.
+        data: fields of `pymlp.data.DataConfig`; empty for the lecture's way.
     """
 
     model: Mapping[str, Any]

@@ -131,10 +131,17 @@ class Text:
 
     def score(self, lines: Sequence[Line]) -> list[LineScore]:
         """The lines that follow those of the call before."""
-        scores: list[LineScore] = []
-        for block in self._reader.read(lines):
-            scores += block.score(block.log_probs(self._model, self._normalized))
-        return scores
+        return [
+            line
+            for block in self._reader.read(lines)
+            for line in block.score(block.log_probs(self._model, self._normalized))
+        ]
+
+    def full_scores(self, line: Line) -> list[TokenScore]:
+        """The tokens of the line that follows, as `Scorer.full_scores`."""
+        (block,) = self._reader.read([line])
+        log_probs = block.log_probs(self._model, self._normalized)
+        return list(self._reader.spell(line, block, log_probs[block.scored].tolist()))
 
 
 def log_z(
@@ -214,19 +221,8 @@ class Scorer:
 
         The end of the line is spelled as the vocabulary spells it, ``"."`` or ``"</s>"``.
         """
-        (block,) = _Reader(self.vocabulary, self.model.config.block_size, bos, eos).read([line])
-        log_probs = iter(block.log_probs(self.model, self.normalized)[block.scored].tolist())
-        context = 0 if bos else self.model.config.block_size
-        seen = 0
-        for token, known in zip(self.vocabulary.split(line), block.known.tolist(), strict=True):
-            if not known:
-                seen = 0
-                yield TokenScore(0.0, token, True)
-                continue
-            seen += 1
-            if seen > context:
-                yield TokenScore(next(log_probs), token, token not in self.vocabulary.ids)
-        yield from (TokenScore(end, self.vocabulary.tokens[0], False) for end in log_probs)
+        text = Text(self.model, self.vocabulary, bos=bos, eos=eos, normalized=self.normalized)
+        yield from text.full_scores(line)
 
     def begin_state(self) -> State:
         """Where a line begins."""
@@ -271,6 +267,22 @@ class _Reader:
             if tokens >= _TOKENS_AT_ONCE or end == len(lines):
                 yield self._block(lines[start:end])
                 start, tokens = end, 0
+
+    def spell(self, line: Line, block: _Block, scores: list[float]) -> Iterator[TokenScore]:
+        """The tokens of a ``line`` that is a block, with the ``scores`` of those that count."""
+        log_probs = iter(scores)
+        context = 0 if self._bos else self._block_size
+        seen = 0
+        words = self._vocabulary.split(line)
+        for token, known in zip(words, block.known.tolist(), strict=True):
+            if not known:
+                seen = 0
+                yield TokenScore(0.0, token, True)
+                continue
+            seen += 1
+            if seen > context:
+                yield TokenScore(next(log_probs), token, token not in self._vocabulary.ids)
+        yield from (TokenScore(end, self._vocabulary.tokens[0], False) for end in log_probs)
 
     def _block(self, lines: Sequence[Line]) -> _Block:
         ids = encode(lines, self._vocabulary)

@@ -37,11 +37,15 @@ def recall(table: Mapping[str, Any], block_size: int) -> Dataset:
     """
     if "source" not in table:
         raise ValueError("the run does not say where its data come from: pass them as `data`")
-    names = {field.name for field in fields(DataConfig)}
-    config = DataConfig(**{name: value for name, value in table.items() if name in names})
-    data = load(table["source"], block_size, config)
+    data = load(table["source"], block_size, config_of(table))
     check(data, table)
     return data
+
+
+def config_of(table: Mapping[str, Any]) -> DataConfig:
+    """How the data that `describe` described were read."""
+    names = {field.name for field in fields(DataConfig)}
+    return DataConfig(**{name: value for name, value in table.items() if name in names})
 
 
 def check(data: Dataset, table: Mapping[str, Any]) -> None:

@@ -14,11 +14,12 @@ from torch import Tensor
 from pymlp import sources
 from pymlp.averaging import Average
 from pymlp.callbacks import Callback
+from pymlp.checks import check_fit, check_plain
 from pymlp.config import TrainConfig
-from pymlp.data import Dataset, Examples, Splits
+from pymlp.data import Dataset, Splits
 from pymlp.evaluate import evaluate
 from pymlp.history import Evaluation, History, evaluations
-from pymlp.model import MLP, MLPConfig
+from pymlp.model import MLP
 from pymlp.rundir import Checkpoint, RunDirectory
 from pymlp.stepper import DivergedError, Stepper
 from pymlp.steps import Engine
@@ -254,7 +255,7 @@ class Trainer:
             FileExistsError: ``directory`` holds a run and ``overwrite`` is False, or other files.
             ValueError: the model is not a plain `MLP` any more, so that `resume` could not make it.
         """
-        _check_plain(self.model)
+        check_plain(self.model)
         config = {
             "data": sources.describe(self.data, source),
             "model": asdict(self.model.config),
@@ -351,57 +352,4 @@ class Trainer:
             losses=self._stepper.losses[: self.step],
             tensors=tensors | self._stepper.state_dict(),
             info={"best": self._best, "frozen": frozen},
-        )
-
-
-def _check_plain(model: MLP) -> None:
-    """A run directory describes a model by its sizes, and no two tensors of it share memory."""
-    tensors = model.state_dict()
-    with torch.device("meta"):
-        expected = MLP(model.config).state_dict()
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    if type(model) is not MLP or shapes != {name: t.shape for name, t in expected.items()}:
-        raise ValueError(
-            f"Trainer: a run directory holds an MLP with {', '.join(expected)}, "
-            f"got {type(model).__name__} with {', '.join(tensors)}: save its state_dict instead"
-        )
-    places = [tensor.data_ptr() for tensor in tensors.values() if tensor.numel()]
-    if len(set(places)) < len(places):
-        raise ValueError(
-            "Trainer: a run directory holds each parameter by itself, two of this model share "
-            "memory: save its state_dict instead"
-        )
-
-
-def check_fit(model: MLP, data: Dataset) -> None:
-    """Raise ValueError if a `Trainer` cannot train ``model`` on ``data``."""
-    sizes = {"vocab_size": len(data.vocabulary), "block_size": data.block_size}
-    for name, size in sizes.items():
-        if getattr(model.config, name) != size:
-            raise ValueError(
-                f"Trainer: {name} of the model is {getattr(model.config, name)}, "
-                f"that of the data is {size}: make the model with MLPConfig({name}={size})"
-            )
-    if not data.sizes["train"] or not data.sizes["dev"]:
-        raise ValueError(
-            f"Trainer: train and dev must not be empty, got {data.sizes} examples: "
-            "give more lines, at least 10"
-        )
-    for name in ("train", "dev"):
-        _check_examples(name, getattr(data, name), model.config)
-
-
-def _check_examples(name: str, examples: Examples, sizes: MLPConfig) -> None:
-    """They may be made by hand, and ids decide what memory is read."""
-    shape = len(examples), examples.block_size
-    if shape[0] < 1 or shape[1] != sizes.block_size:
-        raise ValueError(
-            f"Trainer: the tokens of {name} must have shape (N, {sizes.block_size}) with N of at "
-            f"least 1, got {shape}"
-        )
-    bad = examples.find_outside(sizes.vocab_size)
-    if bad is not None:
-        raise ValueError(
-            f"Trainer: the {bad.what} of {name} must be ids from 0 to {sizes.vocab_size - 1}, "
-            f"got {bad.id} at {bad.place}"
         )

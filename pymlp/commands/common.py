@@ -75,3 +75,9 @@ def shown(path: os.PathLike[str]) -> str:
 def data_of(run: RunDirectory) -> Dataset:
     """The data set that the run was trained on."""
     return sources.recall(run.config()["data"], run.model_config().block_size)
+
+
+def runs_on(run: RunDirectory) -> bool:
+    """Whether contexts ran on from line to line when the run was trained."""
+    config = sources.config_of(run.config()["data"])
+    return not config.resets(of_words=bool(run.vocabulary().separator))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from pymlp.data import DataConfig
+from pymlp.token_file import is_token_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,11 +57,17 @@ def data_options(command: F) -> F:
     return _add(command, _VOCABULARY | _SPLITTING)
 
 
-def data_config(chosen: Mapping[str, Any]) -> DataConfig:
-    """The configuration that was chosen; what is wrong with it is wrong usage."""
+def data_config(source: str, preset: Mapping[str, Any], chosen: Mapping[str, Any]) -> DataConfig:
+    """The configuration of a preset with what was chosen; what is wrong with it is wrong usage.
+
+    Of the file ``source``, which if it is a token file has decided about its vocabulary.
+    """
     known = _VOCABULARY | _SPLITTING
+    if Path(source).is_file() and is_token_file(source):
+        preset = {name: value for name, value in preset.items() if name not in _VOCABULARY}
+    settings = {name: chosen[name] for name in known if name in chosen}
     try:
-        return DataConfig(**{name: value for name, value in chosen.items() if name in known})
+        return DataConfig(**{**preset, **settings})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

@@ -16,11 +16,11 @@ from pymlp.commands.common import (
     note,
     print_json,
     run_argument,
+    runs_on,
     threads_option,
 )
 from pymlp.rundir import RunDirectory
-from pymlp.scoring import LineScore, LogZ, Scorer, log_z
-from pymlp.scoring import score as score_lines
+from pymlp.scoring import LineScore, LogZ, Text, log_z
 
 _LINES_AT_ONCE = 10_000
 _LINES_SAMPLED = 1000
@@ -31,6 +31,12 @@ _LINES_SAMPLED = 1000
 @click.argument("file", type=click.File(encoding="utf-8"), default="-")
 @click.option("--no-bos", is_flag=True, help="Lines do not begin at their first token.")
 @click.option("--no-eos", is_flag=True, help="Lines do not end after their last token.")
+@click.option(
+    "--context",
+    type=click.Choice(["reset", "across"]),
+    help="Whether a context begins with its line or runs on from the lines before.  [default: as "
+    "the model was trained]",
+)
 @click.option("--per-token", is_flag=True, help="Also the log-probability of every token, in nats.")
 @click.option(
     "--line-buffered",
@@ -51,6 +57,7 @@ def score(
     file: TextIO,
     no_bos: bool,
     no_eos: bool,
+    context: str | None,
     per_token: bool,
     line_buffered: bool,
     unnormalized: bool,
@@ -64,20 +71,22 @@ def score(
     all. With --json there is one object a line, and one with the totals at the end.
     """
     model, vocabulary = run.model(best=best), run.vocabulary()
-    scorer = Scorer(model, vocabulary, normalized=not unnormalized)
-    ends = {"bos": not no_bos, "eos": not no_eos}
+    across = context == "across" if context else runs_on(run)
+    options = {"bos": not no_bos, "eos": not no_eos, "across": across}
+    text, spelled = (
+        Text(model, vocabulary, normalized=not unnormalized, **options) for _ in range(2)
+    )
     total = LineScore(0.0, 0, 0)
     count = 0
     first: list[str] = []
     for lines in _blocks(file, 1 if line_buffered else _LINES_AT_ONCE):
         first += lines[: _LINES_SAMPLED - len(first)]
-        scores = score_lines(model, vocabulary, lines, normalized=not unnormalized, **ends)
-        for line, found in zip(lines, scores, strict=True):
-            tokens = list(scorer.full_scores(line, not no_bos, not no_eos)) if per_token else []
+        for line, found in zip(lines, text.score(lines), strict=True):
+            tokens = spelled.full_scores(line) if per_token else []
             _print(line, found, tokens, as_json)
             total = LineScore(*map(sum, zip(total, found, strict=True)))  # type: ignore[arg-type]
         count += len(lines)
-    off = log_z(model, vocabulary, first, **ends) if unnormalized else None
+    off = log_z(model, vocabulary, first, **options) if unnormalized else None
     _print_total(count, total, off, as_json)
 
 

@@ -153,8 +153,8 @@ def _new_trainer(
         config = TrainConfig(**settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    prepared = data_config(dict(base.data) | chosen)
-    data = sources.load(source or sources.BUNDLED, sizes["block_size"], prepared)
+    source = source or sources.BUNDLED
+    data = sources.load(source, sizes["block_size"], data_config(source, base.data, chosen))
     if data.n_empty:
         note(f"{data.n_empty:,} empty lines skipped")
     init, vocab_size = init or base.init, len(data.vocabulary)
