@@ -71,11 +71,16 @@ def test_frequency_bins_are_the_papers():
         frequency_bins([0], 0)
 
 
-def test_context_bins_go_by_the_longest_context_met_and_its_octave():
-    ids = [1, 2, 1, 2, 1, 2, 3]
-    occurrences = NGramCounts(ids, order=3, vocab_size=6, reset=False).look_up([1, 2, 4, 5, 5])
-    # contexts (0 0) once, (0 1) once, (1 2) three times, then (2 4) and (4) never
-    assert context_bins(occurrences, per_order=2).tolist() == [4, 4, 5, 1, 1]
+def test_context_bins_go_by_the_longest_context_its_frequency_and_what_follows_the_last_token():
+    ids = [1, 2, 1, 2, 1, 3, 1, 3]
+    counts = NGramCounts(ids, order=3, vocab_size=6, reset=False)
+    bins = context_bins(counts.look_up([1, 2, 4, 5, 5]))
+    # (0 0) once, 0 before 1 alone; (0 1) once, 1 before 2 and 3; (1 2) twice, 2 before 1 alone;
+    # (2 4) never, nor (4)
+    length_frequency_openness = [(2, 0, 0), (2, 0, 1), (2, 1, 0), (0, 3, 0), (0, 3, 0)]
+    assert bins.tolist() == [(6 * n + f) * 16 + o for n, f, o in length_frequency_openness]
+    alone = NGramCounts(ids, order=1, vocab_size=6).look_up([1, 2])
+    assert context_bins(alone).tolist() == [3 * 16 + 1] * 2  # 8 tokens, 3 of them distinct
 
 
 # --- deleted interpolation ------------------------------------------------------------------------

@@ -32,24 +32,30 @@ def frequency_bins(frequencies: ArrayLike, n_tokens: int) -> Bins:
     return np.maximum(bins, 0)
 
 
-def context_bins(occurrences: Occurrences, per_order: int = 6) -> Bins:
-    """Bins by the longest context that training text has, and how often it has it.
+def context_bins(occurrences: Occurrences) -> Bins:
+    """Bins by what a Kneser-Ney model has to go by: for mixtures with one.
 
-    How much a Kneser-Ney model knows about a position depends on both: one context of four tokens
-    that was met once is worth less than one of two that was met a hundred times.
+    Three things together: the length of the longest context that training text has, since the
+    model predicts from that; how often it has it; and how many different tokens it has after the
+    last token alone, which says how open the continuation is. The latter two go by octaves: 1,
+    2 to 3, 4 to 7, ...
 
     Args:
         occurrences: of `NGramCounts.look_up`.
-        per_order: bins for each length of context: of 1, 2 to 3, 4 to 7, ... occurrences, the last
-            without a bound.
 
     Returns:
-        (positions,) integers from 0 to order * per_order - 1.
+        (positions,) integers from 0 to 96 * order - 1. Most bins are small: give `Mixture` a prior.
     """
-    contexts = occurrences.contexts
+    _, contexts, follows = occurrences
     order = contexts.shape[1]
     longest = order - 1 - (contexts > 0)[:, ::-1].argmax(axis=1)
-    counts = np.take_along_axis(contexts, longest[:, None], axis=1)[:, 0]
-    octaves = np.log2(np.maximum(counts, 1)).astype(np.int64)
-    bins: Bins = longest * per_order + np.minimum(octaves, per_order - 1)
+    frequency = np.take_along_axis(contexts, longest[:, None], axis=1)[:, 0]
+    openness = follows[:, min(1, order - 1)]
+    bins: Bins = (longest * 6 + _octave(frequency, 6)) * 16 + _octave(openness, 16)
     return bins
+
+
+def _octave(counts: NDArray[np.int32], n_octaves: int) -> Bins:
+    """0 for 0 and 1, 1 for 2 to 3, 2 for 4 to 7, ..., the last without a bound."""
+    octaves: Bins = np.log2(np.maximum(counts, 1)).astype(np.int64)
+    return np.minimum(octaves, n_octaves - 1)
