@@ -146,15 +146,18 @@ SPELLINGS = ["", "a", "ä", "<unk>"]
 
 def test_arpa_file_of_a_small_text(tmp_path):
     path = tmp_path / "model.arpa"
-    KneserNey(2, 4).fit([1, 2, 0, 1, 0]).write_arpa(path, SPELLINGS)
-    head, unigrams, bigrams, end = path.read_text(encoding="utf-8").split("\n\n")
-    assert head == "\\data\\\nngram 1=5\nngram 2=4"
+    KneserNey(3, 4).fit([1, 2, 0, 1, 0]).write_arpa(path, SPELLINGS)
+    head, unigrams, bigrams, trigrams, end = path.read_text(encoding="utf-8").split("\n\n")
+    assert head == "\\data\\\nngram 1=5\nngram 2=4\nngram 3=3"
     lines = [line.split("\t") for line in unigrams.splitlines()[1:]]
     assert [line[1] for line in lines] == ["<s>", "</s>", "a", "ä", "<unk>"]
     assert lines[0][0] == "-99.0000000"
     assert sum(10 ** float(line[0]) for line in lines[1:]) == pytest.approx(1, abs=1e-6)
     words = [line.split("\t")[1] for line in bigrams.splitlines()[1:]]
     assert words == ["<s> a", "a ä", "ä </s>", "a </s>"]
+    columns = [line.split("\t") for line in trigrams.splitlines()[1:]]
+    assert [column[1] for column in columns] == ["<s> a ä", "a ä </s>", "<s> a </s>"]
+    assert {len(column) for column in columns} == {2}
     assert end == "\\end\\\n"
     assert [file.name for file in tmp_path.iterdir()] == ["model.arpa"]
 

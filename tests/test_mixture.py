@@ -40,6 +40,11 @@ def test_the_objective_is_the_mean_log_likelihood():
     for mixture, given in ((Mixture("learned"), None), (Mixture("binned"), bins)):
         mixture.fit(log_probs, given)
         assert mixture.objectives[-1] == pytest.approx(mixture.log_probs(log_probs, given).mean())
+    common = Mixture("learned").fit(log_probs).weights
+    drawn = Mixture("binned", prior=20).fit(log_probs, bins)
+    log_prior = (20 * common * np.log(drawn.weights)).sum()
+    expected = (drawn.log_probs(log_probs, bins).sum() + log_prior) / 500
+    assert drawn.objectives[-1] == pytest.approx(expected)
 
 
 def test_learned_weights_are_the_best_of_a_grid():

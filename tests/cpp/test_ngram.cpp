@@ -63,6 +63,7 @@ TEST(discounts_of_literal_counts_of_counts) {
 
 TEST(counts_stop_at_boundaries_or_run_across_them) {
   const Ids ids{1, 2, 0, 1};
+  CHECK_EQ(count(ids, 3, 3, true)->level(2).table.size(), 3);   // 0 1, 1 2, 2 0
   CHECK_EQ(count(ids, 3, 3, true)->level(3).table.size(), 2);   // 0 1 2, 1 2 0
   CHECK_EQ(count(ids, 3, 3, false)->level(3).table.size(), 4);  // 0 0 1, 2 0 1 too
   const auto running = count(ids, 3, 3, false);
