@@ -52,6 +52,7 @@ class Mixture:
         self.prior = prior
         self.weights: Floats | None = None if weights is None else _checked_weights(weights)
         self.objectives: list[float] = []
+        self._common = np.zeros((0, 0))  # (1, M), of bins that `fit` did not see
 
     def fit(
         self,
@@ -62,8 +63,6 @@ class Mixture:
         max_steps: int = 1000,
     ) -> Mixture:
         """Learn the weights; nothing is learned if they are `fixed`.
-
-        Bins that no position is in get the weights that `learned` has.
 
         Args:
             log_probs: M arrays (N,) of nats, of development data that no model was trained on.
@@ -84,11 +83,11 @@ class Mixture:
         learn = partial(maximise, table, tolerance=tolerance, max_steps=max_steps)
         one_bin = np.zeros(len(table), np.int64)
         uniform = np.full((1, table.shape[1]), 1 / table.shape[1])
-        common, self.objectives = learn(one_bin, uniform, 0 * uniform)
-        self.weights = common[0]
+        self._common, self.objectives = learn(one_bin, uniform, 0 * uniform)
+        self.weights = self._common[0]
         if self.kind == "binned":
             checked = _checked_bins(bins, len(table))
-            start = np.repeat(common, checked.max() + 1, axis=0)
+            start = np.repeat(self._common, checked.max() + 1, axis=0)
             self.weights, self.objectives = learn(checked, start, self.prior * start)
         return self
 
@@ -97,8 +96,8 @@ class Mixture:
 
         Args:
             log_probs: M arrays (N,) of nats, in the order of `fit`.
-            bins: (N,) integers from 0 up, if `binned`; those beyond the largest that `fit` saw
-                count as that.
+            bins: (N,) integers from 0 up, if `binned`; those that `fit` did not see have the
+                weights that `learned` has.
 
         Returns:
             (N,) float64, in nats.
@@ -117,7 +116,8 @@ class Mixture:
         if weights.shape[-1] != table.shape[1]:
             raise ValueError(f"Mixture: expected {weights.shape[-1]} models, got {table.shape[1]}")
         if bins is not None:
-            weights = weights[np.minimum(_checked_bins(bins, len(table)), len(weights) - 1)]
+            rows = np.minimum(_checked_bins(bins, len(table)), len(weights))
+            weights = np.concatenate([weights, self._common])[rows]
         peak, scaled = scale(table)
         with np.errstate(divide="ignore"):
             mixed: Floats = peak + np.log((weights * scaled).sum(axis=1))
@@ -130,7 +130,7 @@ class Mixture:
 
 
 def _table(log_probs: Sequence[ArrayLike]) -> Floats:
-    """(N, M), of which NaN and positive logarithms are no probabilities."""
+    """The models' log-probabilities side by side, (N, M)."""
     columns = [np.asarray(column, np.float64) for column in log_probs]
     shapes = [column.shape for column in columns]
     if not shapes or len(shapes[0]) != 1 or len(set(shapes)) > 1:
