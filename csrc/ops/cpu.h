@@ -1,10 +1,10 @@
 // The CPU as a backend of the ops. An op is a function template over its backend, which has
 //   Backend(op, device)             ready to run kernels there; op is for messages
 //   kernels<S>()                    their table, Operators<S, ...>
-//   run(kernel, bytes, arguments)   calls kernel(arguments..., workspace of so many bytes,
-//   executor) row_alignment                   what the address of logits has to be a multiple of,
-//   in bytes:
-//                                   where it decides the order of sums, and so the last bits
+//   run(kernel, bytes, arguments)   calls kernel(arguments..., workspace, executor), the workspace
+//                                   of so many bytes
+//   row_alignment                   bytes that the address of logits has to be a multiple of, where
+//                                   it decides the order of sums, and so the last bits
 #pragma once
 
 #include "kernels/dispatch.h"
