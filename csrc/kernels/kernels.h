@@ -16,8 +16,7 @@
 // Ids (tokens, targets) must be in range: the caller checks them (csrc/ops/checks.h). On CUDA,
 // where checking would wait for the device, they may be anything, and one out of range reads and
 // writes nothing outside the arrays: a token makes its example's row of the hidden layer NaN, a
-// target its row's loss and gradient, and NaN goes on from there as arithmetic has it. CUDA kernels
-// count the columns of a weight (T * E, H) and T * H in 32 bits.
+// target its row's loss and gradient, and NaN goes on from there as arithmetic has it.
 #pragma once
 
 #include <cstddef>

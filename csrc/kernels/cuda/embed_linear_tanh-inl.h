@@ -20,9 +20,14 @@ constexpr int64_t worth_tables = int64_t(1) << 25;  // multiply-adds of the dire
 template <class S>
 HiddenMethod hidden_method(const EmbedLinearTanh<S>& p) {
   const int64_t direct = p.N * p.T * p.E * p.H;
-  if (p.N >= 4 * p.V && direct >= worth_tables) return HiddenMethod::tables;
+  const bool many_rows = p.N >= 4 * p.V && p.T <= most_products;
+  if (many_rows && direct >= worth_tables) return HiddenMethod::tables;
   return direct >= worth_a_library ? HiddenMethod::library : HiddenMethod::direct;
 }
+
+// Products divide columns of their factors in 32 bits. `direct` sees fewer in any case.
+constexpr int64_t most_columns = 0x7fffffff;
+static_assert(worth_a_library <= most_columns, "T * E is less than what `direct` multiplies");
 
 // Column k of the concatenated embeddings of example n: NaN for a token out of range.
 template <class S>

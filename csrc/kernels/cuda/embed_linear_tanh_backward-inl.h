@@ -17,7 +17,8 @@ namespace cuda {
 template <class S>
 HiddenMethod gradient_method(const EmbedLinearTanh<S>& p) {
   // Embeddings of no columns have a bias all the same, which is no column of a table's product.
-  if (p.E > 0 && SumByToken<S>::fits(p.T, p.V)) return HiddenMethod::tables;
+  const bool fits = SumByToken<S>::fits(p.T, p.V) && p.T * p.H <= most_columns;
+  if (p.E > 0 && fits) return HiddenMethod::tables;
   return p.N * p.T * p.E * p.H >= worth_a_library ? HiddenMethod::library : HiddenMethod::direct;
 }
 
@@ -42,8 +43,12 @@ struct WeightFromTables {
   PYMLP_DEVICE A left(int64_t t, int64_t h, int64_t v) const {
     return t < p.T || v == 0 ? G[(t * p.V + v) * p.H + h] : A(0);
   }
+  // An embedding that no example has is not looked at, be it NaN.
   PYMLP_DEVICE A right(int64_t t, int64_t v, int64_t e) const {
-    return t < p.T ? widen(p.embedding[v * p.E + e]) : A(v == 0);
+    if (t == p.T) return A(v == 0);
+    const A x = widen(p.embedding[v * p.E + e]);
+    const bool is_finite = x - x == 0;
+    return is_finite || occurs(G + (t * p.V + v) * p.H, p.H) ? x : A(0);
   }
   PYMLP_DEVICE void store(int64_t t, int64_t h, int64_t e, A sum) const {
     if (t < p.T) {

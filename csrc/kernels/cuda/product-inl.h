@@ -128,6 +128,7 @@ struct TileProduct {
 // The large tile reads less, the small one gives more blocks: what it takes to keep an H100 busy.
 constexpr int64_t multiprocessors = 132;
 constexpr int large_tile = 64, small_tile = 32;
+constexpr int64_t most_products = 0xffff;  // of a batch
 
 template <class Product>
 void multiply(const Queue& queue, const Product& product, int64_t batch = 1) {

@@ -10,7 +10,8 @@ namespace cuda {
 // --- few tokens: a table in shared memory --------------------------------------------------------
 
 // table[t * V + v] (H) = Σ dpre over the examples whose token at position t is v, and in the last
-// row Σ dpre over all; dpre = dhidden (1 - hidden²).
+// row Σ dpre over all; dpre = dhidden (1 - hidden²). The sum of no rows is -0, to which any number
+// can be added without a trace: that is how `occurs` knows.
 //
 // A block is one warp: it owns 32 columns and a part of the examples, whose rows it adds in order
 // to its own table in shared memory. The parts' tables are then added up in order.
@@ -37,7 +38,7 @@ struct SumByToken {
   PYMLP_DEVICE void operator()(Thread& t) const {
     const int table_rows = static_cast<int>(T * V) + 1;
     const Shared<A> sums = t.shared<A>(table_rows * columns);
-    for (int r = 0; r < table_rows; ++r) sums[r * columns + t.lane] = A(0);
+    for (int r = 0; r < table_rows; ++r) sums[r * columns + t.lane] = A(-0.0);
     const int64_t part = t.block / column_tiles, h = t.block % column_tiles * columns + t.lane;
     const bool inside = h < H;
     const int64_t begin = part * rows_per_part, end = smaller(N, begin + rows_per_part);
@@ -72,6 +73,15 @@ struct SumByToken {
   }
 };
 
+// Whether anything was added to a row (H) of the table.
+template <class A>
+PYMLP_DEVICE bool occurs(const A* row, int64_t H) {
+  for (int64_t h = 0; h < H; ++h) {
+    if (1 / row[h] != -infinity<A>()) return true;
+  }
+  return false;
+}
+
 // tables[0] = Σ tables[part], in order.
 template <class A>
 struct AddTables {
@@ -82,7 +92,7 @@ struct AddTables {
   PYMLP_DEVICE void operator()(Thread& t) const {
     const int64_t i = t.block * threads + t.thread;
     if (i >= size) return;
-    A sum = 0;
+    A sum = A(-0.0);
 #pragma unroll 4
     for (int64_t part = 0; part < parts; ++part) sum += tables[part * size + i];
     tables[i] = sum;

@@ -1,4 +1,5 @@
 // embed_linear_tanh on a device: every method against the CPU, in every storage type.
+#include <algorithm>
 #include <optional>
 #include <sstream>
 
@@ -133,6 +134,22 @@ TEST(embed_linear_tanh_chooses_by_sizes) {
   agrees(Case<float>({6, 3, 5, 0, 4}, 0));
 }
 
+TEST(embed_linear_tanh_of_sizes_that_take_more_than_one_round) {
+  // A warp's columns, and the library's rows.
+  for (const HiddenMethod method : methods) agrees(Case<float>({9, 2, 5, 3, 301}, 1, method));
+  agrees(Case<float>({8200, 2, 40, 2, 3}, 0, HiddenMethod::library));
+}
+
+TEST(embed_linear_tanh_leaves_what_no_grid_or_32_bits_hold_to_other_methods) {
+  const auto problem = [](int64_t N, int64_t T, int64_t H) {
+    return EmbedLinearTanh<float>{N, T, 1, 1, H, {}};
+  };
+  CHECK(cuda::hidden_method(problem(4096, 65535, 1)) == HiddenMethod::tables);
+  CHECK(cuda::hidden_method(problem(1024, 65536, 1)) == HiddenMethod::direct);
+  CHECK(cuda::gradient_method(problem(1, 256, (1 << 23) - 1)) == HiddenMethod::tables);
+  CHECK(cuda::gradient_method(problem(1, 256, 1 << 23)) == HiddenMethod::library);
+}
+
 TEST(embed_linear_tanh_of_frequent_and_rare_tokens) {
   for (const HiddenMethod method : {HiddenMethod::direct, HiddenMethod::library}) {
     Case<float> problem({700, 3, 90, 4, 6}, 0, method);
@@ -157,6 +174,19 @@ TEST(embed_linear_tanh_of_a_token_out_of_range_is_nan) {
       }
       CHECK(std::isnan(got[3][0]));  // dbias
     }
+  }
+}
+
+TEST(embed_linear_tanh_of_embeddings_that_are_not_finite) {
+  for (const HiddenMethod method : methods) {
+    Case<float> problem({40, 3, 27, 4, 8}, 0, method);
+    for (int64_t& id : problem.tokens) id = id < 5 ? 5 : id;
+    problem.embedding[1 * 4 + 2] = numbers::infinity;  // of a token that no example has
+    problem.embedding[2 * 4] = NAN;
+    agrees(problem);
+    problem.tokens[7] = 1;
+    const Results got = problem(Device());
+    CHECK(std::any_of(got[2].begin(), got[2].end(), [](double x) { return std::isnan(x); }));
   }
 }
 
