@@ -32,18 +32,22 @@ struct AddBias {
 template <class A>
 struct MlpLogitsKernel {
   const MlpLogits<A>& p;
+  bool library;
   A* hidden;  // (N, H)
   EmbedLinearTanhForward<A> first_layer;
 
   MlpLogitsKernel(Workspace& workspace, const MlpLogits<A>& p)
+      : MlpLogitsKernel(workspace, p, p.hidden.N * p.hidden.H * p.hidden.V >= worth_a_library) {}
+  MlpLogitsKernel(Workspace& workspace, const MlpLogits<A>& p, bool library)
       : p(p),
+        library(library),
         hidden(workspace.take<A>(p.hidden.N * p.hidden.H)),
         first_layer(workspace, p.hidden) {}
 
   void run(A* logits, const Queue& queue) const {
     const int64_t N = p.hidden.N, H = p.hidden.H, V = p.hidden.V;
     first_layer.run(hidden, queue);
-    if (N * H * V < worth_a_library) {
+    if (!library) {
       multiply(queue, LogitsProduct<A>{N, V, H, hidden, p.weight, p.bias, logits});
       return;
     }

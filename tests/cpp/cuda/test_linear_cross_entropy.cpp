@@ -170,6 +170,31 @@ TEST(linear_cross_entropy_of_many_targets) {
   agrees(Case<float>({20000, 1, 1}, 0));
 }
 
+TEST(linear_cross_entropy_by_large_tiles) {
+  Case<float> problem({740, 33, 700}, 2);
+  Case<double> wide({740, 33, 700}, 2);
+  problem.gradients = wide.gradients = false;
+  agrees(problem);
+  agrees(wide);
+#if !ON_DEVICE
+  emulation::take_launches();
+  problem(Device());
+  CHECK(emulation::take_launches()[0].find("LogitsProduct<float>, 64>") != std::string::npos);
+#endif
+}
+
+TEST(linear_cross_entropy_chunks_hold_every_row_once) {
+  for (const int64_t V : {27, 17904, 1 << 20, 1 << 26}) {
+    for (const int64_t N : {1, 33, 8191, 8192, 8193, 1 << 20}) {
+      const cuda::RowChunks chunks(N, V);
+      CHECK(chunks.rows * chunks.count >= N && chunks.rows * (chunks.count - 1) < N);
+      const bool small = N * V <= int64_t(1) << 22;
+      CHECK(small ? chunks.count == 1 : chunks.rows % 32 == 0);
+      CHECK(small || chunks.rows == 32 || chunks.rows * V <= int64_t(1) << 24);
+    }
+  }
+}
+
 TEST(linear_cross_entropy_starts_nothing_after_an_error) {
   using Pass = cuda::LinearCrossEntropyPass<float>;
   const LinearCrossEntropy<float> p{8, 4, 6, nullptr, nullptr, nullptr, {}, {}, nullptr};

@@ -1,6 +1,8 @@
 // The whole model on a device, and the update of its parameters, against the CPU.
+#include <optional>
 #include <sstream>
 
+#include "kernels/cuda/mlp_logits-inl.h"
 #include "sides.h"
 
 namespace {
@@ -75,7 +77,10 @@ struct LossAndGradients : Model<S> {
 
 template <class A>
 struct Logits : Model<A> {
-  using Model<A>::Model;
+  std::optional<bool> library;  // or what the kernels choose
+
+  Logits(Sizes z, int variant, std::optional<bool> library = std::nullopt)
+      : Model<A>(z, variant), library(library) {}
 
   template <class Side>
   Results operator()(const Side& side) const {
@@ -87,11 +92,26 @@ struct Logits : Model<A> {
     const IdArray<Side> x(this->tokens, true);
     const MlpLogits<A> p{
         {z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), b.data()}, ow.data(), ob.data()};
-    const auto& k = Side::template kernels<A>();
-    const Scratch<Side> scratch(int64_t(k.mlp_logits_workspace(p)));
-    k.mlp_logits(p, out.data(), scratch.data(), side.executor());
+    run(side, p, out.data());
     side.finish();
     return {numbers::values(out.values())};
+  }
+
+ private:
+  template <class Side>
+  void run(const Side& side, const MlpLogits<A>& p, A* logits) const {
+    if constexpr (Side::is_device) {
+      if (library) {
+        using Kernel = cuda::MlpLogitsKernel<A>;
+        const Scratch<Side> scratch(int64_t(cuda::measure<Kernel>(p, *library)));
+        cuda::make<Kernel>(scratch.data(), p, *library).run(logits, side.executor());
+        return side.finish();
+      }
+    }
+    const auto& k = Side::template kernels<A>();
+    const Scratch<Side> scratch(int64_t(k.mlp_logits_workspace(p)));
+    k.mlp_logits(p, logits, scratch.data(), side.executor());
+    side.finish();
   }
 };
 
@@ -184,6 +204,7 @@ void check_update() {
   OptimizerStep adamw;
   adamw.adamw = true;
   adamw.lr = 0.01;
+  adamw.factor = 0.25;
   adamw.weight_decay = 0.1;
   adamw.beta1 = 0.9;
   adamw.beta2 = 0.999;
@@ -209,6 +230,10 @@ TEST(mlp_logits_agree) {
     agree(10 * tolerance<float>, problem.name(), problem);
     const Logits<double> wide({70, 2, width, 3, 20}, int(width) + 1);
     agree(10 * tolerance<double>, wide.name(), wide);
+  }
+  for (int variant = 0; variant < 2; ++variant) {  // with a bias and without
+    const Logits<float> problem({9, 3, 133, 5, 7}, variant, true);
+    agree(10 * tolerance<float>, problem.name(), problem);
   }
 }
 
