@@ -23,6 +23,7 @@ from pymlp.commands.prepare import prepare
 from pymlp.commands.rescore import rescore
 from pymlp.commands.sample import sample
 from pymlp.commands.score import score
+from pymlp.commands.table import table
 from pymlp.commands.train import train
 
 
@@ -67,5 +68,17 @@ def main() -> None:
     """Train, judge and use the MLP language model of Bengio et al. (2003)."""
 
 
-for command in (train, prepare, evaluate, sample, score, rescore, nearest, plot, info, bench):
+for command in (
+    train,
+    prepare,
+    evaluate,
+    sample,
+    score,
+    rescore,
+    nearest,
+    table,
+    plot,
+    info,
+    bench,
+):
     main.add_command(command)

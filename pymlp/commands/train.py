@@ -20,7 +20,7 @@ from pymlp.commands import run_names, train_result
 from pymlp.commands.common import json_option, note, shown, threads_option
 from pymlp.commands.data_options import data_config, data_options
 from pymlp.commands.progress import reporter
-from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, configuration_options
+from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.config import TrainConfig
 from pymlp.model import INITS, MLPConfig, seeded_model
 from pymlp.presets import PRESETS
@@ -50,7 +50,7 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
     show_default=True,
     help="Settings that the options below change.",
 )
-@configuration_options
+@add_options(MODEL_OPTIONS | TRAIN_OPTIONS)
 @click.option(
     "--init",
     type=click.Choice(INITS),

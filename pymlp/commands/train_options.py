@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -78,17 +78,21 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
 }
 
 
-def configuration_options(command: F) -> F:
-    """Add all of them to ``command``; each parameter is None where the option is not given."""
-    for name, (kind, text) in reversed((MODEL_OPTIONS | TRAIN_OPTIONS).items()):
-        flag = "--" + name.replace("_", "-")
-        if "[default" not in text:
-            text = f"{text}  [default: {_default(name)}]"
-        if kind is None:
-            command = click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)(command)
-            continue
-        command = click.option(flag, type=kind, help=text)(command)
-    return command
+def add_options(options: Mapping[str, tuple[Any, str]]) -> Callable[[F], F]:
+    """A decorator: the command gets the options, whose parameters are None where not given."""
+
+    def add(command: F) -> F:
+        for name, (kind, text) in reversed(list(options.items())):
+            flag = "--" + name.replace("_", "-")
+            if "[default" not in text:
+                text = f"{text}  [default: {_default(name)}]"
+            if kind is None:
+                command = click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)(command)
+            else:
+                command = click.option(flag, type=kind, help=text)(command)
+        return command
+
+    return add
 
 
 def _default(name: str) -> str:

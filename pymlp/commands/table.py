@@ -1,0 +1,171 @@
+"""`pymlp table`: the paper's Table 1 on a corpus of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pymlp import sources
+from pymlp.commands.common import finite, json_option, note, print_json, threads_option
+from pymlp.commands.data_options import data_config, data_options
+from pymlp.commands.progress import reporter
+from pymlp.commands.train_options import TRAIN_OPTIONS, add_options
+from pymlp.data import Dataset
+from pymlp.paper import Neural
+from pymlp.presets import PRESETS
+from pymlp.run_config import RunConfig
+from pymlp.table import MIXTURES, ROWS, TableRow, paper_table
+
+
+def _rows(ctx: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    names = [name.strip() for name in value.split(",")]
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is not among {', '.join(ROWS)}")
+    return names
+
+
+@click.command(epilog="Example: pymlp table --data brown.txt --rows MLP9,MLP10,KN5")
+@click.option(
+    "--data",
+    "source",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    required=True,
+    help="Text file, one sentence a line, or a token file of `pymlp prepare`.",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="bengio",
+    show_default=True,
+    help="Settings of data and training that the options below change; each row sets the sizes.",
+)
+@click.option(
+    "--rows",
+    default=",".join(ROWS),
+    callback=_rows,
+    help="Which, separated by commas.  [default: all]",
+)
+@click.option(
+    "--mixture",
+    type=click.Choice(MIXTURES),
+    default="fixed",
+    show_default=True,
+    help="Weights of network and trigram: half and half, learned on dev, or learned by the "
+    "frequency of the context.",
+)
+@click.option("--test", is_flag=True, help="Also read the test split.")
+@data_options
+@add_options(TRAIN_OPTIONS)
+@threads_option
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="runs/table",
+    show_default=True,
+    help="Gets a run directory for each model; what is there is gone on with.",
+)
+@json_option
+def table(
+    source: str,
+    preset: str,
+    rows: list[str],
+    mixture: str,
+    test: bool,
+    out: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train rows of Table 1 of Bengio et al. (2003) and print them beside the paper's figures.
+
+    The paper's own perplexities are of another tokenisation of the Brown corpus: compare ratios.
+    """
+    chosen = {name: value for name, value in options.items() if value is not None}
+    config = _config(preset, chosen)
+    prepared = data_config(source, PRESETS[preset].data, chosen)
+    data = sources.load(source, config=prepared)
+    with reporter() as progress:
+        made = paper_table(
+            data,
+            config,
+            out,
+            rows,
+            mixture=mixture,
+            test=test,
+            source=source,
+            callbacks=[progress],
+            on_row=lambda row: note(_told(row)),
+        )
+    if as_json:
+        print_json(_report(data, config, mixture, made))
+    else:
+        _show(made, mixture)
+
+
+def _config(preset: str, chosen: Mapping[str, Any]) -> RunConfig:
+    base = PRESETS[preset]
+    settings = {name: chosen[name] for name in TRAIN_OPTIONS if name in chosen}
+    try:
+        return RunConfig(**{**base.train, "init": base.init, **settings})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _told(row: TableRow) -> str:
+    figures = ", ".join(f"{split} {x:.1f}" for split, x in row.perplexity.items())
+    return f"{row.row.name}: perplexity {figures}"
+
+
+def _report(data: Dataset, config: RunConfig, mixture: str, made: list[TableRow]) -> dict[str, Any]:
+    return {
+        "examples": data.sizes,
+        "vocab_size": len(data.vocabulary),
+        "mixture": mixture,
+        "train": asdict(config.train_config()),
+        "rows": [_flat(row) for row in made],
+    }
+
+
+def _flat(row: TableRow) -> dict[str, Any]:
+    described = row.row._asdict()
+    paper = described.pop("paper")._asdict()
+    judged = {split: finite(x) for split, x in row.perplexity.items()}
+    figures = {"n_params": row.n_params, "seconds": row.seconds, "perplexity": judged}
+    return described | figures | {"paper": paper}
+
+
+def _show(made: list[TableRow], mixture: str) -> None:
+    splits = list(made[0].perplexity)
+    shown = Table(box=None, pad_edge=False)
+    for title in ("model", "n", "h", "m", "direct", "mix", "parameters", "seconds"):
+        shown.add_column(title, justify="left" if title == "model" else "right")
+    for title in (*splits, "paper: valid", "test"):
+        shown.add_column(title, justify="right")
+    for row in made:
+        sizes = _sizes(row.row, mixture)
+        cost = (_cell(row.n_params, ",d"), _cell(row.seconds, ",.0f"))
+        judged = [f"{row.perplexity[split]:.1f}" for split in splits]
+        paper = (_cell(row.paper.valid, "d"), _cell(row.paper.test, "d"))
+        shown.add_row(row.row.name, *sizes, *cost, *judged, *paper)
+    Console().print(shown)
+    click.echo(
+        "Perplexities per token, ends of lines included. The paper's are of another tokenisation: "
+        "compare ratios."
+    )
+
+
+def _sizes(row: Any, mixture: str) -> tuple[str, ...]:
+    if not isinstance(row, Neural):
+        return (str(row.order), "", "", "", "")
+    mixed = mixture if row.mixed else ""
+    return (str(row.order), str(row.n_hidden), str(row.n_embd), "yes" if row.direct else "", mixed)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
