@@ -62,6 +62,7 @@ struct LossAndGradients : Model<S> {
     if (this->variant % 3 == 2) p.output.options.label_smoothing = 0.1;
     const MlpCrossEntropyGradients<S> d{{dc.data(), dw.data(), db.data()},
                                         {nullptr, dow.data(), dob.data()},
+                                        nullptr,
                                         this->factor ? factor.data() : nullptr};
     const auto& k = Side::template kernels<S>();
     const Scratch<Side> scratch(int64_t(k.mlp_cross_entropy_workspace(p, true)));
@@ -164,6 +165,7 @@ struct Update {
                    c.pointers(momentum),
                    d.pointers(momentum),
                    e.pointers(momentum),
+                   {},
                    step};
     if (z.V == 4) p.hidden_bias.parameter = nullptr;  // frozen
     Side::template kernels<A>().mlp_update(p, side.executor());
