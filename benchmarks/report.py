@@ -66,9 +66,13 @@ def markdown(report: Report) -> str:
         return [row for row in rows if row.suite == suite]
 
     full = [row for row in of("ops") if row.mode == "full"]
+    words = [row for row in of("words") if row.op == "sgd"]
+    others = [row for row in rows if row.suite != "words"]
     tables = [
         ("One training step, microseconds", of("step"), _time),
         ("The whole training loop, microseconds per step", of("run"), _time),
+        ("The same over words, microseconds per step", words, _time),
+        ("Its peak memory on top of the inputs, MiB", words, _memory),
         ("Training until the dev loss is below a target, seconds", of("dev-loss"), _seconds),
         ("Eight models, microseconds per step of any of them", of("many"), _time),
         ("Operators, forward and backward, microseconds", full, _time),
@@ -76,7 +80,7 @@ def markdown(report: Report) -> str:
         ("Loss over all training examples, microseconds", of("eval"), _time),
         ("Names drawn, microseconds each", of("sample"), _time),
         ("Lines scored, microseconds a token", of("score"), _time),
-        ("Peak memory on top of the inputs, largest batch, MiB", _largest(rows), _memory),
+        ("Peak memory on top of the inputs, largest batch, MiB", _largest(others), _memory),
     ]
     parts = [_table(title, chosen, figure) for title, chosen, figure in tables if chosen]
     return "\n\n".join([*parts, _machine(report)])

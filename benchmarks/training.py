@@ -41,17 +41,18 @@ def steps_per_call(advance: Callable[[int], object]) -> int:
     return max(1, round(CALL_SECONDS * few / (time.perf_counter() - start)))
 
 
-def _lecture(case: Case, forward: Forward) -> Task:
+def lecture(case: Case, forward: Forward) -> Task:
+    """The lecture's loop with its loss computed by ``forward``."""
     loop = LectureLoop(Sizes.of(case), case.batch_size, forward)
     return Task(loop.recorded_step, lambda: check_lecture(case, forward))
 
 
 def _eager(case: Case) -> Task:
-    return _lecture(case, lecture_loss)
+    return lecture(case, lecture_loss)
 
 
 def _compile(case: Case) -> Task:
-    return _lecture(case, compiled_loss())
+    return lecture(case, compiled_loss())
 
 
 def _jax(case: Case) -> Task:

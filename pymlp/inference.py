@@ -20,6 +20,10 @@ _LOSSES: dict[torch.dtype, Any] = {
     torch.float32: _engine.token_losses_float32,
     torch.float64: _engine.token_losses_float64,
 }
+_LOGITS_OF: dict[torch.dtype, Any] = {
+    torch.float32: _engine.token_logits_float32,
+    torch.float64: _engine.token_logits_float64,
+}
 _SAMPLES: dict[torch.dtype, Any] = {
     torch.float32: _engine.sample_float32,
     torch.float64: _engine.sample_float64,
@@ -54,6 +58,8 @@ def token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
     It is the log-probability up to log Z, for H multiply-adds instead of V * H.
     Equivalent to: ``model(tokens).gather(1, targets[:, None])[:, 0].double()``.
     """
+    if is_native(model):
+        return _of_tokens(_LOGITS_OF, model, tokens, targets, vocabulary=1)
     device = model.embedding.weight.device
     batches = zip(tokens.split(_NARROW_ROWS), targets.split(_NARROW_ROWS), strict=True)
     parts = [_token_logits(model, t.to(device), y.to(device)) for t, y in batches]
@@ -75,6 +81,9 @@ def _token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -
 @torch.no_grad()
 def log_normalisers(model: MLP | reference.MLP, tokens: Tensor) -> Tensor:
     """log Z after each of ``tokens`` (N, T), what `token_logits` leaves out: (N,) float64."""
+    if is_native(model):
+        any_token = torch.zeros(len(tokens), dtype=torch.int64)
+        return token_losses(model, tokens, any_token) + token_logits(model, tokens, any_token)
     device = model.embedding.weight.device
     parts = [
         (logits := model(part.to(device))).to(_wide(logits)).logsumexp(-1).double().cpu()
@@ -106,13 +115,7 @@ def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
             for t, y in zip(tokens.split(rows), targets.split(rows), strict=True)
         ]
         return torch.cat(parts).double().cpu() if parts else torch.zeros(0, dtype=torch.float64)
-    losses = _LOSSES[model.embedding.weight.dtype](
-        **_description(model),
-        tokens=tokens.contiguous().long().numpy(),
-        targets=targets.contiguous().long().numpy(),
-        threads=torch.get_num_threads() if _work(model, len(targets)) > _WORTH_THREADS else 1,
-    )
-    return torch.from_numpy(losses).double()
+    return _of_tokens(_LOSSES, model, tokens, targets, vocabulary=model.config.vocab_size)
 
 
 def draw_ids(
@@ -144,10 +147,29 @@ def draw_ids(
     return [flat[bounds[i] : bounds[i + 1]] for i in range(count)]
 
 
-def _work(model: MLP | reference.MLP, n_examples: int) -> int:
-    """About how many multiply-adds the losses of so many examples take."""
+def _of_tokens(
+    functions: dict[torch.dtype, Any],
+    model: MLP | reference.MLP,
+    tokens: Tensor,
+    targets: Tensor,
+    vocabulary: int,
+) -> Tensor:
+    """What the C++ code finds for each of ``targets``, from so many logits: (N,) float64."""
+    work = len(targets) * _multiply_adds(model, vocabulary)
+    values = functions[model.embedding.weight.dtype](
+        **_description(model),
+        tokens=tokens.contiguous().long().numpy(),
+        targets=targets.contiguous().long().numpy(),
+        threads=torch.get_num_threads() if work > _WORTH_THREADS else 1,
+    )
+    return torch.from_numpy(values).double()
+
+
+def _multiply_adds(model: MLP | reference.MLP, vocabulary: int) -> int:
+    """Of one example, about, with so many logits."""
     c = model.config
-    return n_examples * c.n_hidden * (c.block_size * c.n_embd + c.vocab_size)
+    n_input = c.block_size * c.n_embd
+    return c.n_hidden * n_input + (c.n_hidden + c.direct * n_input) * vocabulary
 
 
 def _description(model: MLP | reference.MLP) -> dict[str, Any]:

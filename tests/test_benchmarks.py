@@ -20,6 +20,7 @@ from pymlp.benchmarks import (
 )
 from pymlp.benchmarks.__main__ import QUICK_PROVIDERS, main
 from pymlp.benchmarks.harness import Case, CheckFailed, Suite, Task, check, measure
+from pymlp.benchmarks.loops import Sizes
 from pymlp.benchmarks.machine import Machine
 from torch.nn import functional as F
 
@@ -151,13 +152,15 @@ def test_what_measures_a_gpu_runs_on_the_cpu_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(words, "N", 16)
+    monkeypatch.setattr(words, "MODELS", (Sizes(T=2, E=3, H=5, V=40),))
+    monkeypatch.setattr(words, "MODEL_BATCH_SIZES", (8,))
     monkeypatch.setattr(
         words, "SHAPES", {"cross_entropy": "V=40", "linear_cross_entropy": "H=3 V=40"}
     )
     graphs = ("reduce-overhead", "captured")
     there = dict.fromkeys(graphs, lambda: None)
     monkeypatch.setattr(providers, "_MISSING", providers._MISSING | there)
-    names = ["eager", *graphs, "pymlp", "copy"]
+    names = ["eager", *graphs, "chunked", "pymlp", "native", "copy"]
     arguments = ["--quick", "--batch-sizes", "8", "--repeats", "1", "--modes", "full", "--json"]
     assert main(["words", "step", *arguments, "--providers", *names]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
