@@ -72,7 +72,7 @@ def markdown(report: Report) -> str:
         ("One training step, microseconds", of("step"), _time),
         ("The whole training loop, microseconds per step", of("run"), _time),
         ("The same over words, microseconds per step", words, _time),
-        ("Its peak memory on top of the inputs, MiB", words, _memory),
+        ("Its peak memory on top of the inputs, MiB", _measured(words), _memory),
         ("Training until the dev loss is below a target, seconds", of("dev-loss"), _seconds),
         ("Eight models, microseconds per step of any of them", of("many"), _time),
         ("Operators, forward and backward, microseconds", full, _time),
@@ -86,8 +86,12 @@ def markdown(report: Report) -> str:
     return "\n\n".join([*parts, _machine(report)])
 
 
+def _measured(rows: list[Result]) -> list[Result]:
+    return [row for row in rows if row.peak_bytes is not None]
+
+
 def _largest(rows: list[Result]) -> list[Result]:
-    measured = [row for row in rows if row.peak_bytes is not None]
+    measured = _measured(rows)
     largest = max((row.batch_size for row in measured), default=0)
     return [row for row in measured if row.batch_size == largest]
 
