@@ -4,9 +4,10 @@
 `chunked` is the lecture's loop with F.linear_cross_entropy for the output layer and its loss. It is
 for the CPU.
 
-The losses alone are measured at 8,192 rows. `copy` copies the logits within the device's memory: what it moves in a second is what the others
-can be held against. `bytes` of a row are those that cannot be avoided: the logits read once by a
-forward and once by a backward, the gradient written once.
+The losses alone are measured at 8,192 rows. `copy` copies the logits within the device's memory:
+what it moves in a second is what the others can be held against. `bytes` of a row are those that
+cannot be avoided: the logits read once by a forward and once by a backward, the gradient written
+once.
 """
 
 from dataclasses import replace
