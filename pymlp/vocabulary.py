@@ -43,6 +43,22 @@ def _boundary(separator: str) -> str:
     return WORD_BOUNDARY if separator else CHARACTER_BOUNDARY
 
 
+def _select(counts: Counter[str], min_count: int, vocab_size: int | None) -> list[str]:
+    """The words to keep: see `Vocabulary.from_counts`."""
+    if min_count < 1:
+        raise ValueError(f"Vocabulary: min_count must be at least 1, got {min_count}")
+    kept = [word for word, count in counts.items() if count >= min_count]
+    if vocab_size is None:
+        return kept
+    others = 2  # the boundary and "<unk>"
+    if vocab_size < others:
+        raise ValueError(
+            f"Vocabulary: vocab_size must be at least {others}, for {WORD_BOUNDARY} and "
+            f"{UNKNOWN_WORD}, got {vocab_size}"
+        )
+    return sorted(kept, key=lambda word: (-counts[word], word))[: vocab_size - others]
+
+
 def _lower_of(separator: str) -> Callable[[str], str]:
     """What puts a token into lower case: words whole, characters where that is one character."""
     return str.lower if separator else _lower_character
@@ -155,30 +171,20 @@ class Vocabulary:
         Raises:
             ValueError: a number is out of range, or words are to be left out of characters.
         """
-        has_unknown = is_open or min_count > 1 or vocab_size is not None
-        if min_count < 1:
-            raise ValueError(f"Vocabulary: min_count must be at least 1, got {min_count}")
-        if vocab_size is not None and vocab_size < 2:
-            raise ValueError(
-                f"Vocabulary: vocab_size must be at least 2, for {WORD_BOUNDARY} and "
-                f"{UNKNOWN_WORD}, got {vocab_size}"
-            )
-        if has_unknown and not separator:
+        leaves_out = is_open or min_count > 1 or vocab_size is not None
+        if leaves_out and not separator:
             raise ValueError(
                 "Vocabulary: words can be left out (min_count, vocab_size, vocab_from train), "
                 "characters cannot: use tokens 'word'"
             )
-        lower = _lower_of(separator) if lowercase else str
-        tokens = list(map(lower, spellings))
+        tokens = list(map(_lower_of(separator), spellings)) if lowercase else spellings
         totals: Counter[str] = Counter()
         for token, count in zip(tokens, counts, strict=True):
             totals[token] += count
-        if has_unknown:
-            del totals[UNKNOWN_WORD]
-        kept = [token for token, count in totals.items() if count >= min_count]
-        if vocab_size is not None:
-            kept = sorted(kept, key=lambda token: (-totals[token], token))[: vocab_size - 2]
-        unknown = UNKNOWN_WORD if has_unknown else None
+        unknown = UNKNOWN_WORD if leaves_out else None
+        if unknown is not None:
+            del totals[unknown]
+        kept = _select(totals, min_count, vocab_size)
         listed = sorted(kept if unknown is None else [*kept, unknown])
         vocabulary = cls((_boundary(separator), *listed), separator, unknown, lowercase)
         ids = map(vocabulary.ids.get, tokens, repeat(vocabulary.ids.get(unknown or "", -1)))

@@ -84,6 +84,9 @@ def test_ids_out_of_range_are_found():
     data = Dataset(make_stream(True), Ends(8, 11, 13), Vocabulary.characters(["abc"]), 2)
     with pytest.raises(ValueError, match=r"stream of train must be .* 0 to 3, got 4 at \[5\]"):
         pymlp.Trainer(MLP(MLPConfig(4, 2)), data)
+    larger = Dataset(TokenStream(data.stream.ids, vocab_size=5), data.ends, data.vocabulary, 2)
+    with pytest.raises(ValueError, match=r"stream of train must be .* 0 to 3, got 4 at \[5\]"):
+        pymlp.Trainer(MLP(MLPConfig(4, 2)), larger)
     # Where the vocabulary is said to be known, the engine finds them.
     examples = TokenStream(make_stream(True).ids, vocab_size=4).examples(2)
     steps = Steps(torch.tensor([[0, 1], [0, 5]]), torch.ones(2).double(), torch.ones(2).double())
