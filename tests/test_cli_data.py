@@ -60,6 +60,15 @@ def test_a_text_and_its_token_file_train_alike():
     assert scored.split("\t")[3:] == ["5", "1", "The cat ran ."]  # ran is <unk>, The is the
 
 
+def test_a_token_file_has_decided_what_a_preset_says_of_vocabularies():
+    run("prepare", "x.txt", *WORDS)
+    options = ["--preset", "bengio", "--split", "200,80,rest"]
+    outcome = json.loads(train("x.txt.tokens", *options, "--json").stdout)
+    assert outcome["examples"]["train"] == 250
+    result = train("x.txt.tokens", *options, "--min-count", "3", code=1)
+    assert "min_count is for texts" in result.stderr
+
+
 def test_prepared_characters_are_the_default():
     assert "1,170 tokens" in run("prepare", "x.txt", "--out", "chars").stdout
     assert train("chars").exit_code == 0

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from pymlp.data import DataConfig
+from pymlp.presets import PRESETS, Preset
 from pymlp.token_file import is_token_file
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,39 +23,48 @@ _VOCABULARY: dict[str, tuple[Any, str]] = {
     "lowercase": (None, "Put the text into lower case."),
     "min_count": (
         click.IntRange(min=1),
-        "Words met less often become <unk>; more than 3 times is 4.  [default: 1]",
+        "Words met less often become <unk>; more than 3 times is 4.",
     ),
     "vocab_size": (
         click.IntRange(min=2),
-        "Keep the most frequent words: so many tokens with </s> and <unk>.  [default: all]",
+        "Keep the most frequent words: so many tokens with </s> and <unk>.",
     ),
 }
 _SPLITTING: dict[str, tuple[Any, str]] = {
     "vocab_from": (
         click.Choice(["all", "train"]),
-        "Count the words of the whole text, as Bengio et al. did, or of train.  [default: all]",
+        "Count the words of the whole text, as Bengio et al. did, or of train.",
     ),
     "split": (
         str,
         "lines shuffles the lines and cuts them at 80% and 90%. Three numbers such as "
-        "800000,200000,rest cut the text as it stands into so many tokens.  [default: lines]",
+        "800000,200000,rest cut the text as it stands into so many tokens.",
     ),
     "context": (
         click.Choice(["reset", "across"]),
-        "Whether a context begins with its line or runs on from the lines before.  [default: "
-        "across for words cut as they stand, else reset]",
+        "Whether a context begins with its line or runs on from the lines before.",
     ),
+}
+
+# Where nothing is said.
+_DEFAULTS = {
+    "tokens": "char, or what a token file holds",
+    "min_count": "1",
+    "vocab_size": "all",
+    "vocab_from": "all",
+    "split": "lines",
+    "context": "across for words cut as they stand, else reset",
 }
 
 
 def vocabulary_options(command: F) -> F:
     """What is decided when a text is prepared; each parameter is None where it is not given."""
-    return _add(command, _VOCABULARY)
+    return _add(command, _VOCABULARY, {})
 
 
 def data_options(command: F) -> F:
-    """All of them."""
-    return _add(command, _VOCABULARY | _SPLITTING)
+    """All of them; presets may have other defaults."""
+    return _add(command, _VOCABULARY | _SPLITTING, PRESETS)
 
 
 def data_config(source: str, preset: Mapping[str, Any], chosen: Mapping[str, Any]) -> DataConfig:
@@ -72,13 +82,13 @@ def data_config(source: str, preset: Mapping[str, Any], chosen: Mapping[str, Any
         raise click.UsageError(str(error)) from error
 
 
-def _add(command: F, options: Mapping[str, tuple[Any, str]]) -> F:
+def _add(command: F, options: Mapping[str, tuple[Any, str]], presets: Mapping[str, Preset]) -> F:
     for name, (kind, text) in reversed(list(options.items())):
         flag = "--" + name.replace("_", "-")
-        if name == "tokens":
-            text += "  [default: char, or what a token file holds]"
         if kind is None:
             command = click.option(flag, is_flag=True, default=None, help=text)(command)
-        else:
-            command = click.option(flag, type=kind, help=text)(command)
+            continue
+        others = [f"{p.data[name]} for {preset}" for preset, p in presets.items() if name in p.data]
+        text = f"{text}  [default: {'; '.join([_DEFAULTS[name], *others])}]"
+        command = click.option(flag, type=kind, help=text)(command)
     return command
