@@ -67,8 +67,9 @@ def test_counts_of_a_long_text_are_those_of_its_windows():
 def test_frequency_bins_are_the_papers():
     # 1000 tokens: log(1000) = 6.9, log(1000 / 2) = 6.2, log(1000 / 1001) < 0
     assert frequency_bins([0, 1, 9, 999, 1000], 1000).tolist() == [7, 7, 5, 0, 0]
-    with pytest.raises(ValueError, match="n_tokens from 1 up"):
-        frequency_bins([0], 0)
+    for wrong in ([-1], [1001]):
+        with pytest.raises(ValueError, match="from 0 to the 1000 tokens"):
+            frequency_bins(wrong, 1000)
 
 
 def test_context_bins_go_by_the_longest_context_its_frequency_and_what_follows_the_last_token():
@@ -90,6 +91,7 @@ def test_context_bins_go_by_the_longest_context_its_frequency_and_what_follows_t
 def test_deleted_interpolation_sums_to_one(reset):
     model = DeletedInterpolation(3, 9, reset).fit(text(400, 9, seed=1), text(200, 9, seed=2))
     np.testing.assert_allclose(model.weights.sum(axis=1), 1)
+    assert len(model.weights) == 1 + np.ceil(np.log(400))  # the last is of contexts never met
     for context in ([], [0], [0, 0], [8, 8], [1, 8], [8, 1], [1, 2], [2, 0]):
         assert sum(model.prob(context, w) for w in range(9)) == pytest.approx(1, abs=1e-12)
 
@@ -120,6 +122,8 @@ def test_cache_counts_the_last_tokens():
         Cache(4, window=0)
     with pytest.raises(ValueError, match="from 0 to 3, got 4 at position 1"):
         Cache(4).log_probs([1, 4])
+    with pytest.raises(ValueError, match="positions of the 2 ids, in order, got 1 and 0"):
+        Cache(4).log_probs([1, 2], 1, 0)
 
 
 def test_cache_of_a_long_text_counts_its_windows():
@@ -158,6 +162,7 @@ def test_neural_bigram_takes_the_lectures_steps():
     torch.testing.assert_close(model.weight, weight.detach(), rtol=1e-4, atol=1e-4)
     expected = F.log_softmax(weight.double(), 1)[xs, ys].detach()
     np.testing.assert_allclose(model.log_probs(ids), expected, atol=1e-4)
+    np.testing.assert_array_equal(model.log_probs(ids, 3, 9), model.log_probs(ids)[3:9])
 
 
 def test_neural_bigram_refuses_what_does_not_fit_in_memory():
@@ -172,8 +177,7 @@ def test_neural_bigram_refuses_what_does_not_fit_in_memory():
 @pytest.mark.skipif(not LECTURE_FILE.exists(), reason="the lecture's names.txt is not here")
 def test_bigrams_have_the_lectures_losses():
     lines = read_lines(LECTURE_FILE)
-    ids, starts = encode(lines, Vocabulary.characters(lines))
-    stream = np.insert(ids, starts[1:], 0)
+    stream = encode(lines, Vocabulary.characters(lines))
     losses = [-Bigram(27, k).fit(stream).log_probs(stream).mean() for k in (0, 1)]
     assert losses == pytest.approx([2.4540145, 2.4545768], abs=1e-7)
     network = NeuralBigram(27).fit(stream)

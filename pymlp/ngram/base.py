@@ -16,8 +16,8 @@ Ids = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 
-def token_stream(ids: ArrayLike, vocab_size: int) -> Ids:
-    """`ids` as a vector of int32, which is not copied where it is one, be it memory-mapped.
+def checked_ids(ids: ArrayLike, vocab_size: int) -> Ids:
+    """A token stream as a vector of int32, not copied where it is one, be it memory-mapped.
 
     Raises:
         TypeError: the ids are not integers.
@@ -61,7 +61,8 @@ class NGramModel(ABC):
         """log p of the tokens at positions begin to end of a stream, each after those before it.
 
         Args:
-            ids: (n,) integers from 0 to V - 1; int32 is not copied.
+            ids: (n,) integers from 0 to V - 1; int32 is not copied. A `TokenStream` has them as
+                its `ids`.
             begin, end: the positions; those before `begin` are read as contexts. None: n.
 
         Returns:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pymlp.ngram.base import Floats, Ids, NGramModel, check_span, token_stream
+from pymlp.ngram.base import Floats, Ids, NGramModel, check_span, checked_ids
 from pymlp.ngram.counts import NGramCounts
 
 
@@ -117,7 +117,7 @@ class NeuralBigram(NGramModel):
         Raises:
             TypeError, ValueError: ids are not as described.
         """
-        shares, rows = self._targets(token_stream(ids, self.vocab_size))
+        shares, rows = self._targets(checked_ids(ids, self.vocab_size))
         generator = torch.Generator().manual_seed(self.seed)
         weight = torch.randn((self.vocab_size,) * 2, generator=generator, requires_grad=True)
         self.losses = []
@@ -148,7 +148,7 @@ class NeuralBigram(NGramModel):
     @torch.no_grad()
     def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
         table = F.log_softmax(self.weight.double(), dim=1).numpy()
-        stream = token_stream(ids, self.vocab_size)
+        stream = checked_ids(ids, self.vocab_size)
         end = len(stream) if end is None else end
         check_span(stream, begin, end)
         before = np.concatenate([[0], stream[:-1]])[begin:end]

@@ -11,25 +11,25 @@ Bins = NDArray[np.int64]
 
 
 def frequency_bins(frequencies: ArrayLike, n_tokens: int) -> Bins:
-    """ceil(-log((1 + frequency) / n_tokens)), and 0 for what is more frequent.
+    """ceil(-log((1 + frequency) / n_tokens)), which is 0 for what is always there.
 
     Source: Bengio et al. (2003), section 4.1, where the frequency is that of the two tokens before.
 
     Args:
-        frequencies: occurrences of contexts in the training text, any shape.
+        frequencies: occurrences of contexts in the training text, from 0 to n_tokens, any shape.
         n_tokens: number of tokens of the training text, from 1 up.
 
     Returns:
         Integers of the same shape; rarer contexts have larger ones, up to ceil(log(n_tokens)).
 
     Raises:
-        ValueError: `n_tokens` is below 1, or a frequency below 0.
+        ValueError: a frequency is not in that range.
     """
     counts = np.asarray(frequencies)
-    if n_tokens < 1 or (counts < 0).any():
-        raise ValueError("frequency_bins: expected n_tokens from 1 up and frequencies from 0 up")
+    if (counts < 0).any() or (counts > n_tokens).any():
+        raise ValueError(f"frequency_bins: frequencies must be from 0 to the {n_tokens} tokens")
     bins: Bins = np.ceil(np.log(n_tokens) - np.log1p(counts)).astype(np.int64)
-    return np.maximum(bins, 0)
+    return bins
 
 
 def context_bins(occurrences: Occurrences) -> Bins:

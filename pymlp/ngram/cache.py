@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pymlp.ngram.base import Floats, NGramModel, check_span, token_stream
+from pymlp.ngram.base import Floats, NGramModel, check_span, checked_ids
 
 
 class Cache(NGramModel):
@@ -34,7 +34,7 @@ class Cache(NGramModel):
 
     def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
         """As `NGramModel.log_probs`; -inf where the token was not among the last `window` ones."""
-        stream = token_stream(ids, self.vocab_size)
+        stream = checked_ids(ids, self.vocab_size)
         end = len(stream) if end is None else end
         check_span(stream, begin, end)
         first = max(begin - self.window, 0)

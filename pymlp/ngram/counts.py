@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pymlp import _engine
-from pymlp.ngram.base import token_stream
+from pymlp.ngram.base import checked_ids
 
 
 class Occurrences(NamedTuple):
@@ -44,7 +44,7 @@ class NGramCounts:
     """
 
     def __init__(self, ids: ArrayLike, order: int, vocab_size: int, reset: bool = True) -> None:
-        stream = token_stream(ids, vocab_size)
+        stream = checked_ids(ids, vocab_size)
         self.native = _engine.NGramCounts(
             ids=stream, order=order, vocab_size=vocab_size, reset=reset
         )
@@ -65,6 +65,6 @@ class NGramCounts:
         Raises:
             TypeError, ValueError: as `NGramModel.log_probs`.
         """
-        stream = token_stream(ids, self.vocab_size)
+        stream = checked_ids(ids, self.vocab_size)
         end = len(stream) if end is None else end
         return Occurrences(*self.native.look_up(stream, begin, end))

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from pymlp import _engine
 from pymlp.ngram.arpa import write_arpa
-from pymlp.ngram.base import Floats, NGramModel, token_stream
+from pymlp.ngram.base import Floats, NGramModel, checked_ids
 from pymlp.ngram.counts import NGramCounts
 
 
@@ -79,7 +79,7 @@ class KneserNey(NGramModel):
 
     def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
         native: _engine.KneserNey = self._fitted(self._native)
-        stream = token_stream(ids, self.vocab_size)
+        stream = checked_ids(ids, self.vocab_size)
         return native.log_probs(stream, begin, len(stream) if end is None else end)
 
     def write_arpa(self, path: str | PathLike[str], tokens: Sequence[str]) -> None:
