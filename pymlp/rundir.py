@@ -39,7 +39,10 @@ _METRICS, _LOSSES = "metrics.jsonl", "losses.f64"
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
 
 # Settings that the first runs of this format do not have.
-_ADDED = {"direct", "lr_decay", "decay_biases", "label_smoothing", "z_loss", "dropout"}
+_ADDED = {
+    *("direct", "lr_decay", "decay_biases", "label_smoothing", "z_loss", "dropout"),
+    "eval_train",
+}
 
 Record = Mapping[str, Any]
 T = TypeVar("T", MLPConfig, TrainConfig)
