@@ -25,6 +25,8 @@ OPTIONS = [
     {"N": 300, "V": 27, "H": 200},
     {"N": 20, "V": 1000, "H": 5, "reduction": "sum"},
 ]
+# The CPU's kernels divide a vocabulary of this size among threads, by a way of their own.
+OPTIONS += [{"N": 60, "V": 1100, "H": 7} | options for options in OPTIONS[:-2]]
 
 
 def test_literal():
@@ -84,6 +86,33 @@ def test_extreme_logits_behave_as_in_torch(isa):
             torch.testing.assert_close(loss, expected, equal_nan=True)
             loss.sum().backward()
             expected.sum().backward()
+            torch.testing.assert_close(ours.grad, torchs.grad, equal_nan=True)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_extreme_logits_of_many_classes_behave_as_in_torch(isa, label_smoothing):
+    # The logits are the bias. Whole tiles of classes have no probability, or all of it.
+    impossible, certain = torch.zeros(1500), torch.zeros(1500)
+    if label_smoothing == 0:
+        impossible[:1000], impossible[1200:] = -math.inf, -1e4
+    certain[700], certain[:300] = 1e4, -1e4
+    infinite, undefined = torch.zeros(1500), torch.zeros(1500)
+    infinite[900], undefined[900] = math.inf, math.nan
+    far = torch.linspace(-1e4, -1e4 + 30, 1500)
+    for logits in (impossible, certain, infinite, undefined, far):
+        for target in (torch.tensor([1100]), torch.tensor([700])):
+            ours, torchs = (logits.clone().requires_grad_() for _ in range(2))
+            loss = linear_cross_entropy(
+                torch.ones(1, 2),
+                torch.zeros(1500, 2),
+                target,
+                linear_bias=ours,
+                label_smoothing=label_smoothing,
+            )
+            expected = F.cross_entropy(torchs[None], target, label_smoothing=label_smoothing)
+            torch.testing.assert_close(loss, expected, equal_nan=True)
+            loss.backward()
+            expected.backward()
             torch.testing.assert_close(ours.grad, torchs.grad, equal_nan=True)
 
 

@@ -46,8 +46,7 @@ struct MlpVocabularyKernel {
 
   void run(A* loss, const Gradients* gradients, const Parallel& parallel) {
     if (gradients) place(*gradients);
-    const bool scales = gradients && !gradients->factor;
-    const A factor = pass(loss, gradients != nullptr, parallel, scales,
+    const A factor = pass(loss, gradients != nullptr, parallel, false,
                           [this, gradients](int64_t v0, int64_t v1, A scale) {
                             finish_rows(*gradients, v0, v1, scale);
                           });
