@@ -3,31 +3,37 @@
 #pragma once
 
 #include "kernels/cuda/common-inl.h"
+#include "kernels/cuda/training.h"
 
 namespace pymlp {
 namespace cuda {
+
+template <class A>
+PYMLP_HOST_DEVICE StepRates<A> step_rates(const OptimizerStep& s, double lr, int64_t step) {
+  if (!s.adamw) return {A(-lr), A(1), A(1)};
+  return {A(-lr / (1 - pow(s.beta1, double(step)))), A(1 - lr * s.weight_decay),
+          A(sqrt(1 - pow(s.beta2, double(step))))};
+}
 
 // OptimizerStep in the type arithmetic is done in.
 template <class A>
 struct UpdateRule {
   bool adamw, decays;
-  A factor, weight_decay, momentum, minus_lr;               // SGD
-  A keep, towards, beta2, weight2, eps, root2, minus_rate;  // AdamW
+  A factor, weight_decay, momentum;  // SGD
+  A towards, beta2, weight2, eps;    // AdamW
+  StepRates<A> rates;
 
-  explicit UpdateRule(const OptimizerStep& s)
+  PYMLP_HOST_DEVICE UpdateRule(const OptimizerStep& s, const StepRates<A>& rates, A factor)
       : adamw(s.adamw),
         decays(s.weight_decay != 0),
-        factor(A(s.factor)),
+        factor(factor),
         weight_decay(A(s.weight_decay)),
         momentum(A(s.momentum)),
-        minus_lr(A(-s.lr)),
-        keep(A(1 - s.lr * s.weight_decay)),
         towards(A(1 - s.beta1)),
         beta2(A(s.beta2)),
         weight2(A(1 - s.beta2)),
         eps(A(s.eps)),
-        root2(A(std::sqrt(1 - std::pow(s.beta2, double(s.step))))),
-        minus_rate(A(-s.lr / (1 - std::pow(s.beta1, double(s.step))))) {}
+        rates(rates) {}
 
   PYMLP_DEVICE void sgd(A g, A& p, A* buffer) const {
     g *= factor;
@@ -36,14 +42,14 @@ struct UpdateRule {
       g += momentum * *buffer;
       *buffer = g;
     }
-    p += minus_lr * g;
+    p += rates.minus_rate * g;
   }
 
   PYMLP_DEVICE void adamw_step(A g, A& p, A& m, A& v) const {
     g *= factor;
     m += towards * (g - m);
     v = weight2 * g * g + v * beta2;
-    p = p * keep + minus_rate * (m / (sqrt_of(v) / root2 + eps));
+    p = p * rates.keep + rates.minus_rate * (m / (sqrt_of(v) / rates.root2 + eps));
   }
 };
 
@@ -51,6 +57,7 @@ template <class A>
 struct UpdateParameters {
   static constexpr int threads = 256, W = vector_width<A>, arrays = 5;
   UpdateRule<A> rule;
+  DeviceStep<A> step;  // if it has rates, they and the factor take the place of the rule's
   UpdatedParameter<A> parameters[arrays];
   int64_t sizes[arrays];  // 0 for those that are frozen
 
@@ -62,16 +69,20 @@ struct UpdateParameters {
 
   PYMLP_DEVICE void operator()(Thread& t) const {
     int64_t vector = t.block * threads + t.thread;
+    UpdateRule<A> now = rule;
+    if (step.rates) now.rates = step.rates[*step.number];
+    if (step.factor) now.factor = *step.factor;
 #pragma unroll
     for (int i = 0; i < arrays; ++i) {
       const int64_t vectors = divide_up(sizes[i], W);
-      if (vector >= 0 && vector < vectors) update(parameters[i], vector * W, sizes[i]);
+      if (vector >= 0 && vector < vectors) update(now, parameters[i], vector * W, sizes[i]);
       vector -= vectors;
     }
   }
 
  private:
-  PYMLP_DEVICE void update(const UpdatedParameter<A>& u, int64_t i, int64_t size) const {
+  PYMLP_DEVICE static void update(const UpdateRule<A>& rule, const UpdatedParameter<A>& u,
+                                  int64_t i, int64_t size) {
     A g[W], p[W], first[W] = {}, second[W] = {};
     load_elements(u.gradient, i, size, A(0), g);
     load_elements(u.parameter, i, size, A(0), p);
@@ -92,16 +103,24 @@ struct UpdateParameters {
 };
 
 template <class A>
-void mlp_update(const MlpUpdate<A>& p, const Queue& queue) {
+void mlp_update(const MlpUpdate<A>& p, const UpdateRule<A>& rule, const DeviceStep<A>& step,
+                const Queue& queue) {
   const int64_t K = p.T * p.E;
   UpdateParameters<A> kernel{
-      UpdateRule<A>(p.step),
+      rule,
+      step,
       {p.embedding, p.hidden_weight, p.hidden_bias, p.output_weight, p.output_bias},
       {p.V * p.E, p.H * K, p.H, p.V * p.H, p.V}};
   for (int i = 0; i < kernel.arrays; ++i) {
     if (!kernel.parameters[i].parameter) kernel.sizes[i] = 0;
   }
   launch(queue, {kernel.blocks()}, kernel);
+}
+
+template <class A>
+void mlp_update(const MlpUpdate<A>& p, const Queue& queue) {
+  const StepRates<A> rates = step_rates<A>(p.step, p.step.lr, p.step.step);
+  mlp_update(p, UpdateRule<A>(p.step, rates, A(p.step.factor)), DeviceStep<A>{}, queue);
 }
 
 }  // namespace cuda

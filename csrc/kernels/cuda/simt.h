@@ -21,7 +21,10 @@
 //
 // Every lane of a mask has to come to the same call. An element of a shared array is read by giving
 // it a type (`float x = a[i]`, never `auto`) and written by assignment; vector<W>(i) reads W of
-// them from i on, a multiple of W.
+// them from i on, a multiple of W, and store(i, vector) writes them.
+//
+// allow_shared_bytes<Kernel>(queue, bytes) has to come before a launch with more than 48 KiB of
+// shared memory; most_shared_bytes() is what the device has.
 #pragma once
 
 #include "kernels/cuda/queue.h"

@@ -35,6 +35,10 @@ class Shared {
   PYMLP_DEVICE Vector<T, W> vector(int i) const {
     return *reinterpret_cast<const Vector<T, W>*>(data_ + i);
   }
+  template <int W>
+  PYMLP_DEVICE void store(int i, const Vector<T, W>& v) const {
+    *reinterpret_cast<Vector<T, W>*>(data_ + i) = v;
+  }
 
  private:
   T* data_;
@@ -103,6 +107,28 @@ __global__ void __launch_bounds__(Kernel::threads, 1) run_kernel(const Kernel ke
   extern __shared__ __align__(16) unsigned char shared[];
   Thread t(shared);
   kernel(t);
+}
+
+// Launches of a kernel may have so many bytes of shared memory from now on; without it, 48 KiB.
+template <class Kernel>
+void allow_shared_bytes(const Queue& queue, int64_t bytes) {
+  const cudaError_t error =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(&run_kernel<Kernel>),
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  queue.record(error);
+  if (error != cudaSuccess) (void)cudaGetLastError();
+}
+
+// The most that may be allowed on the current device.
+inline int64_t most_shared_bytes() {
+  int device = 0, bytes = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
+  }
+  return bytes;
 }
 
 template <class Kernel>

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -24,7 +25,7 @@ namespace emulation {
 namespace {
 
 constexpr size_t stack_size = 128 * 1024;
-constexpr int64_t most_shared_bytes = 48 * 1024;  // without asking the driver for more
+constexpr int64_t usual_shared_bytes = 48 * 1024;  // without asking the driver for more
 constexpr int most_threads = 1024;
 
 enum class State { ready, at_barrier, in_warp_call, gone };
@@ -60,6 +61,8 @@ struct Emulator {
   const SwapContext swap = own_swapcontext();
   std::mt19937_64 random{1};
   std::vector<std::string> launches;
+  int64_t most_shared_bytes = 227 * 1024;
+  std::map<std::string, int64_t> allowed_shared_bytes;
   std::vector<std::unique_ptr<Fiber>> fibers;
   ucontext_t scheduler;
   void* scheduler_sanitizer_stack = nullptr;
@@ -229,6 +232,15 @@ void fail(const std::string& what) {
 
 void set_seed(uint64_t seed) { emulator().random.seed(seed); }
 
+int64_t most_shared_bytes() { return emulator().most_shared_bytes; }
+
+void set_most_shared_bytes(int64_t bytes) { emulator().most_shared_bytes = bytes; }
+
+void allow_shared_bytes(const char* kernel, int64_t bytes) {
+  if (bytes > most_shared_bytes()) fail("more shared memory than the device has");
+  emulator().allowed_shared_bytes[kernel] = bytes;
+}
+
 std::vector<std::string> take_launches() {
   std::vector<std::string> names;
   names.swap(emulator().launches);
@@ -353,7 +365,10 @@ void run(const Launch& launch) {
   e.launches.push_back(demangled(launch.name));
   e.launch = &launch;
   if (launch.threads % warp_size != 0 || launch.threads > most_threads) fail("threads of a block");
-  if (launch.shared_bytes > most_shared_bytes) fail("too much shared memory");
+  const auto allowed = e.allowed_shared_bytes.find(launch.name);
+  const int64_t most =
+      allowed == e.allowed_shared_bytes.end() ? usual_shared_bytes : allowed->second;
+  if (launch.shared_bytes > most) fail("too much shared memory");
   if (launch.blocks_x > 0x7fffffff || launch.blocks_y > 0xffff) fail("too many blocks");
   make_fibers(launch.threads);
   std::vector<int64_t> order(launch.blocks_x * launch.blocks_y);

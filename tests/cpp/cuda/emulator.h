@@ -62,6 +62,12 @@ void barrier(Place place);
 // The `bits` of lane `from`, or for a ballot those of each lane's truth.
 uint64_t warp_call(WarpCall call, Place place, unsigned mask, uint64_t bits, int from);
 
+// The shared memory of the device, an H100's if nothing else is set, and how much of it the blocks
+// of a kernel may have; 48 KiB if nothing is allowed.
+int64_t most_shared_bytes();
+void set_most_shared_bytes(int64_t bytes);
+void allow_shared_bytes(const char* kernel, int64_t bytes);
+
 struct Launch {
   const char* name;
   int64_t blocks_x, blocks_y;

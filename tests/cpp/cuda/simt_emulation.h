@@ -62,6 +62,11 @@ class Shared {
     for (int j = 0; j < W; ++j) v.element[j] = (*this)[i + j];
     return v;
   }
+  template <int W>
+  void store(int i, const Vector<T, W>& v) const {
+    if (i % W != 0) emulation::fail("shared memory: unaligned vector");
+    for (int j = 0; j < W; ++j) (*this)[i + j] = v.element[j];
+  }
 
  private:
   emulation::SharedArray* array_;
@@ -165,6 +170,13 @@ inline void narrow_bits(float x, float16& out) {
 }
 
 inline int lowest_bit(unsigned x) { return __builtin_ffs(int(x)) - 1; }
+
+template <class Kernel>
+void allow_shared_bytes(const Queue&, int64_t bytes) {
+  emulation::allow_shared_bytes(typeid(Kernel).name(), bytes);
+}
+
+inline int64_t most_shared_bytes() { return emulation::most_shared_bytes(); }
 
 template <class Kernel>
 void launch(const Queue& queue, Grid grid, const Kernel& kernel, int64_t shared_bytes = 0) {
