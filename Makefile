@@ -67,8 +67,8 @@ cross: $(VENV)/.installed
 	$(CMAKE) --build build/cross
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/cross/pymlp_tests
 
-# The operators' contract over emulated CUDA kernels: all that a GPU runs of csrc/ops and Python, but
-# for streams. The libraries go to a package of their own.
+# The operators' contract and the engine of devices over emulated CUDA kernels: all that a GPU runs of
+# csrc/ops and Python, but for streams and graphs. The libraries go to a package of their own.
 EMULATED := build/emulated
 emulate-ops: $(VENV)/.built
 	$(CMAKE) -S . -B build/emulate-ops $(NINJA) -DCMAKE_BUILD_TYPE=Release -DPYMLP_EMULATE=ON \
@@ -79,7 +79,8 @@ emulate-ops: $(VENV)/.built
 	rm -rf $(EMULATED) && mkdir -p $(EMULATED)/pymlp
 	ln -s $(abspath pymlp)/*.py $(abspath pymlp)/*.txt $(EMULATED)/pymlp/
 	$(CMAKE) --install build/emulate-ops --prefix $(EMULATED)/pymlp
-	PYTHONPATH=$(EMULATED) $(BIN)/pytest -q $(CONTRACT) -k "not avx2 and not baseline"
+	PYTHONPATH=$(EMULATED) $(BIN)/pytest -q $(CONTRACT) tests/test_device_engine.py \
+	    -k "not avx2 and not baseline"
 
 bench: $(VENV)/.built
 	$(BIN)/python -m benchmarks

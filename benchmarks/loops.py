@@ -241,7 +241,8 @@ class EngineLoop:
 
     def _make_engine(self) -> None:
         """In the first call and not before, so that its scratch counts as memory of the calls."""
-        engine = make_engine(self._config.engine, self.model, self._examples, self._config)
+        examples = self._examples.to(self.model.embedding.weight.device)
+        engine = make_engine(self._config.engine, self.model, examples, self._config)
         if isinstance(engine, NativeEngine):
             engine.threads = self._threads
         self._stepper.engine = engine

@@ -1,7 +1,8 @@
 """Suite `many`: 8 models of the lecture's sizes, one after the other and all at once.
 
 `native-1` trains them one after the other on one thread, `many` is `train_many` with all workers.
-The time is all models' together, their evaluation at the end included, divided by all their steps.
+On a GPU they are 132, as many as an H100 has multiprocessors, and the first is `native`. The time
+is all models' together, their evaluation at the end included, divided by all their steps.
 """
 
 import time
@@ -15,10 +16,11 @@ from pymlp.many import train_many
 from pymlp.model import MLP
 from pymlp.run_config import RunConfig
 
+from . import device
 from .harness import Builder, Case, Suite, Task, Values, measure_whole
 from .loops import CHECKED_STEPS, LECTURE, dataset
 
-MODELS = 8
+MODELS, MODELS_ON_GPU = 8, 132
 STEPS = 20_000
 MOST_REPEATS = 5
 
@@ -28,14 +30,20 @@ TrainAll = Callable[[Sequence[RunConfig]], list[MLP]]
 def _configs(case: Case, steps: int, **settings: Any) -> list[RunConfig]:
     sizes = {"n_embd": LECTURE.E, "n_hidden": LECTURE.H, "batch_size": case.batch_size}
     settings = {"engine": "native"} | sizes | settings
-    return [RunConfig(steps=steps, seed=seed, eval_every=0, **settings) for seed in range(MODELS)]
+    seeds = range(_models())
+    return [RunConfig(steps=steps, seed=seed, eval_every=0, **settings) for seed in seeds]
+
+
+def _models() -> int:
+    return MODELS_ON_GPU if device.is_gpu() else MODELS
 
 
 def _one_after_another(configs: Sequence[RunConfig]) -> list[MLP]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trainers = [config.trainer(dataset(LECTURE.T)) for config in configs]
+        place = device.current()
+        trainers = [config.trainer(dataset(LECTURE.T), device=place) for config in configs]
         for trainer in trainers:
             trainer.fit()
     finally:
@@ -44,7 +52,8 @@ def _one_after_another(configs: Sequence[RunConfig]) -> list[MLP]:
 
 
 def _at_once(configs: Sequence[RunConfig]) -> list[MLP]:
-    return [result.model for result in train_many(configs, dataset(LECTURE.T))]
+    results = train_many(configs, dataset(LECTURE.T), device=device.current())
+    return [result.model for result in results]
 
 
 def _task(case: Case, train: TrainAll) -> Task:
@@ -59,7 +68,7 @@ def _task(case: Case, train: TrainAll) -> Task:
         exact = _configs(case, CHECKED_STEPS, dtype="float64", engine="reference")
         return _values(found), _values(_one_after_another(exact))
 
-    return Task(run, check, MODELS * STEPS)
+    return Task(run, check, _models() * STEPS)
 
 
 def _values(models: Sequence[MLP]) -> Values:
@@ -72,17 +81,23 @@ def _values(models: Sequence[MLP]) -> Values:
 
 def cases(batch_sizes: list[int], modes: list[str]) -> list[Case]:
     """One, at the lecture's batch size."""
-    return [Case("many", f"{MODELS} models", "fit", 32, str(LECTURE))]
+    return [Case("many", f"{_models()} models", "fit", 32, str(LECTURE))]
 
 
 def builders(case: Case) -> dict[str, Builder]:
     """One after the other, and at once."""
+    one = "native" if device.is_gpu() else "native-1"
     return {
-        "native-1": partial(_task, train=_one_after_another),
+        one: partial(_task, train=_one_after_another),
         "many": partial(_task, train=_at_once),
     }
 
 
 SUITE = Suite(
-    "many", cases, builders, tolerance=2e-5, measure=partial(measure_whole, most=MOST_REPEATS)
+    "many",
+    cases,
+    builders,
+    tolerance=2e-5,
+    measure=partial(measure_whole, most=MOST_REPEATS),
+    on_gpu=True,
 )

@@ -36,6 +36,10 @@ def _gpu_missing() -> str | None:
     return None if device.is_gpu() else "records CUDA graphs, needs --device cuda"
 
 
+def _one_thread_missing() -> str | None:
+    return "a GPU's engine has no threads" if device.is_gpu() else None
+
+
 def _jax_missing() -> str | None:
     if device.is_gpu():
         return "JAX is measured on the CPU only"
@@ -60,7 +64,7 @@ _MISSING: dict[str, Callable[[], str | None]] = {
     "chunked": _chunked_missing,
     "batched": _never,
     "pymlp": _never,
-    "native-1": _never,
+    "native-1": _one_thread_missing,
     "native": _never,
     "many": _never,
     "unnormalized": _never,

@@ -3,19 +3,23 @@
 The time is per step. `eager` is the lecture's loop, which keeps ``loss.item()``; `compile` the same
 with torch.compile around the loss; `jax` one jitted lax.scan that returns the losses; `pymlp`,
 `native-1` and `native` are what `Trainer` runs between two evaluations with the engine autograd,
-native on one thread, and native. Where a call does many steps, it does about as many as in a
-training run: 20 ms' worth.
+native on one thread, and native. On a GPU there are `reduce-overhead` and `captured` besides, as in
+suite `step`; the latter does not keep its losses. Where a call does many steps, it does about as
+many as in a training run: 20 ms' worth.
 """
 
 import time
 from collections.abc import Callable
 from functools import partial
 
+import torch
+
 from .harness import Builder, Case, Suite, Task
 from .loops import (
     CHECKED_STEPS,
     LECTURE,
     NAMES_V,
+    CapturedLoop,
     EngineLoop,
     Forward,
     LectureLoop,
@@ -55,6 +59,22 @@ def _compile(case: Case) -> Task:
     return lecture(case, compiled_loss())
 
 
+def _reduce_overhead(case: Case) -> Task:
+    forward = compiled_loss("reduce-overhead")
+    loop = LectureLoop(Sizes.of(case), case.batch_size, forward)
+
+    def step() -> None:
+        torch.compiler.cudagraph_mark_step_begin()
+        loop.recorded_step()
+
+    return Task(step, lambda: check_lecture(case, forward))
+
+
+def _captured(case: Case) -> Task:
+    loop = CapturedLoop(Sizes.of(case), case.batch_size)
+    return Task(loop.step, lambda: check_lecture(case, kind=CapturedLoop))
+
+
 def _jax(case: Case) -> Task:
     from .loops_jax import JaxLoop
 
@@ -84,6 +104,8 @@ def builders(case: Case) -> dict[str, Builder]:
     return {
         "eager": _eager,
         "compile": _compile,
+        "reduce-overhead": _reduce_overhead,
+        "captured": _captured,
         "jax": _jax,
         "pymlp": partial(_engine, engine="autograd"),
         "native-1": partial(_engine, engine="native", threads=1),
@@ -91,4 +113,4 @@ def builders(case: Case) -> dict[str, Builder]:
     }
 
 
-SUITE = Suite("run", cases, builders, tolerance=2e-5)
+SUITE = Suite("run", cases, builders, tolerance=2e-5, on_gpu=True)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 # Indices and steps drawn at once: enough to spread the cost of a draw and of a call of the engine.
-_BLOCK_INDICES = 16384
+BLOCK_INDICES = 16384
 _BLOCK_STEPS = 8
 
 
@@ -18,11 +18,15 @@ class Batches:
         n_examples: N, how many examples there are to draw from.
         batch_size: B.
         seed: of the generator.
+        at_once: indices drawn at once; only the cost depends on it.
     """
 
-    def __init__(self, n_examples: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, n_examples: int, batch_size: int, seed: int, at_once: int = BLOCK_INDICES
+    ) -> None:
         self._n_examples = n_examples
         self._batch_size = batch_size
+        self._at_once = at_once
         self._generator = torch.Generator().manual_seed(seed)
         self._start = self._generator.get_state()
         self._block = torch.empty((0, batch_size), dtype=torch.int64)
@@ -49,11 +53,16 @@ class Batches:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue the stream exactly where ``state_dict`` was called."""
         self._generator.set_state(state["generator"])
+        position = int(state["position"])
         self._draw()
-        self._position = int(state["position"])
+        # Whoever drew more at once may be further on.
+        while position > len(self._block):
+            position -= len(self._block)
+            self._draw()
+        self._position = position
 
     def _draw(self) -> None:
-        rows = max(_BLOCK_STEPS, _BLOCK_INDICES // self._batch_size)
+        rows = max(_BLOCK_STEPS, self._at_once // self._batch_size)
         self._start = self._generator.get_state()
         self._block = torch.randint(
             0, self._n_examples, (rows, self._batch_size), generator=self._generator

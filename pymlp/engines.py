@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pymlp import reference
+from pymlp import device_engine, reference
 from pymlp._library import KERNEL_DEVICES
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
+from pymlp.device_engine import DeviceEngine
 from pymlp.dropout import dropout_masks
 from pymlp.flat import FlatParameters, flat_gradient, flat_step
 from pymlp.model import MLP
@@ -227,7 +228,8 @@ def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:
     """The name of the engine to train with, for ``"auto"`` the fastest that applies, and why."""
     if config.engine != "auto":
         return config.engine, "as configured"
-    obstacle = NativeEngine.obstacle(model)
+    on_device = _native_class(model) is DeviceEngine
+    obstacle = DeviceEngine.obstacle(model, config) if on_device else NativeEngine.obstacle(model)
     if obstacle is None:
         return "native", "the fastest"
     engine = "autograd" if _without_kernels(model) is None else "reference"
@@ -237,6 +239,16 @@ def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:
 def make_engine(name: str, model: MLP, examples: Examples, config: TrainConfig) -> Engine:
     """The engine of that name."""
     return _ENGINES[name](model, examples, config)
+
+
+def _native_class(model: MLP) -> type[NativeEngine] | type[DeviceEngine]:
+    """The native engine of the model's device."""
+    on_device = next(model.parameters()).device.type in device_engine.DEVICES
+    return DeviceEngine if on_device else NativeEngine
+
+
+def _native_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engine:
+    return _native_class(model)(model, examples, config)
 
 
 def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engine:
@@ -251,7 +263,7 @@ def _is_plain(config: TrainConfig) -> bool:
 
 
 _ENGINES: dict[str, Callable[[MLP, Examples, TrainConfig], Engine]] = {
-    "native": NativeEngine,
+    "native": _native_engine,
     "autograd": _autograd_engine,
     "reference": ReferenceEngine,
 }

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from pymlp import reference
+from pymlp import device_inference, reference
 from pymlp.data import Examples
 from pymlp.inference import is_native, token_losses
 from pymlp.model import MLP
@@ -23,7 +23,8 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
 
     Args:
         model: computes on the device that it is on.
-        examples: N examples; they are moved to the model's device chunk by chunk.
+        examples: N examples; they are moved to the model's device, if it is a GPU as a whole, where
+            they stay for the next time.
         batch_size: examples in a chunk where PyTorch does the work; only memory and speed depend
             on it.
 
@@ -34,6 +35,8 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
     if len(examples) == 0:
         raise ValueError("evaluate: there are no examples to take the mean of")
+    if type(model) is MLP and device_inference.applies(model):
+        return device_inference.mean_loss(model, examples)
     native = type(model) is MLP and is_native(model)  # the reference stays plain PyTorch
     total = 0.0
     for tokens, targets in examples.parts(_NATIVE_ROWS if native else batch_size):

@@ -1,7 +1,7 @@
 """Use of a model without PyTorch between the tokens: losses of examples, and new sequences.
 
 The work is done by csrc/engine/inference.cpp, from projection tables (Devlin et al., 2014): the
-hidden layer of an example is the sum of T table rows.
+hidden layer of an example is the sum of T table rows. `pymlp.device_inference` does it on GPUs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pymlp import _engine, functional, reference
+from pymlp import _engine, device_inference, functional, reference
 from pymlp.flat import layout
 from pymlp.model import MLP
 
@@ -49,6 +49,11 @@ def is_native(model: MLP | reference.MLP) -> bool:
         and dtypes <= _LOSSES.keys()
         and all(parameter.is_cpu for parameter in parameters.values())
     )
+
+
+def can_draw(model: MLP | reference.MLP) -> bool:
+    """Whether `draw_ids` can draw from ``model``."""
+    return device_inference.applies(model) or is_native(model)
 
 
 @torch.no_grad()
@@ -107,6 +112,8 @@ def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
 
     Equivalent to: ``F.cross_entropy(model(tokens), targets, reduction="none").double()``.
     """
+    if device_inference.applies(model):
+        return device_inference.token_losses(model, tokens, targets)
     if not is_native(model):
         like, rows = model.embedding.weight, _rows(model)
         dtype = _wide(like)
@@ -128,11 +135,21 @@ def draw_ids(
     top_k: int | None,
     seed: int,
 ) -> list[list[int]]:
-    """Ids of ``count`` sequences from a model that `is_native`, the prefix included.
+    """Ids of ``count`` sequences from a model that `can_draw`, the prefix included.
 
     The draw of a token depends on the seed, the number of its sequence and its position alone: not
     on ``count``, nor on the number of threads.
     """
+    if device_inference.applies(model):
+        return device_inference.draw_ids(
+            model,
+            count,
+            prefix=prefix,
+            max_length=max_length,
+            temperature=temperature,
+            top_k=top_k,
+            seed=seed,
+        )
     ids, starts = _SAMPLES[model.embedding.weight.dtype](
         **_description(model),
         count=count,

@@ -1,19 +1,25 @@
-"""Many independent models at once, one per core, in one process on one copy of the data."""
+"""Many independent models at once, in one process on one copy of the data: one per core, or, on a
+CUDA device, one per block of its training kernel."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
+from pymlp import device_engine
 from pymlp.checks import check_fit
 from pymlp.data import Dataset
+from pymlp.device_engine import DeviceEngine, run_together
 from pymlp.native import NativeEngine
 from pymlp.results import Result, Results
 from pymlp.run_config import RunConfig
 from pymlp.stepper import DivergedError
+from pymlp.steps import Steps
 from pymlp.trainer import Trainer
 
 # Between two looks at what has ended, and between two calls of `progress`.
@@ -55,21 +61,26 @@ def train_many(
     data: Dataset,
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    *,
+    device: str | torch.device = "cpu",
 ) -> Results:
-    """Train K independent models, as many at a time as there are workers, each on one core.
+    """Train K independent models at once: on the CPU each on one core, as many at a time as there
+    are workers; on CUDA each in a block of the training kernel, all in one launch.
 
-    Every model ends with the same bits as from ``config.trainer(data).fit()``, whatever the number
-    of workers and whatever the other models do. One that diverges does not stop the others: its
-    ``error`` says so. All of them share the tokens of ``data``. A model that the native
-    engine cannot train gets the engine that `Trainer` would choose; those made of PyTorch run
-    their operators on torch's own threads, and Python code of one model at a time.
+    Every model ends with the same bits as from ``config.trainer(data, device=device).fit()``,
+    whatever the number of workers and whatever the other models do. One that diverges does not stop
+    the others: its ``error`` says so. All of them share the tokens of ``data``. A model
+    that the native engine cannot train gets the engine that `Trainer` would choose; those made of
+    PyTorch run their operators on torch's own threads, and Python code of one model at a time.
 
     Args:
         configs: K of them, begun in this order.
         data: of all models; train is learnt from, train and dev are evaluated as each config says.
-        workers: models at a time; None is ``torch.get_num_threads()``.
+        workers: models at a time; None is ``torch.get_num_threads()``. On CUDA, threads that draw
+            the batches of the next launch.
         progress: called in the calling thread about five times a second, and when a model has
             ended. An exception from it stops all models.
+        device: of the models.
 
     Returns:
         K results, in the order of ``configs``.
@@ -90,23 +101,69 @@ def train_many(
     configs = list(configs)
     workers = torch.get_num_threads() if workers is None else workers
     _check(configs, workers)
-    runs = [_Run(config, data) for config in configs]
+    device = torch.device(device)
+    runs = [_Run(config, data, device) for config in configs]
     check_fit(runs[0].model, data)
+    train = _on_device if device.type in device_engine.DEVICES else _on_cores
+    try:
+        train(runs, workers, progress)
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(Results(run.result() for run in runs)) from None
+    return Results(run.result() for run in runs)
+
+
+def _on_cores(
+    runs: Sequence[_Run], workers: int, progress: Callable[[Progress], None] | None
+) -> None:
     pool = ThreadPoolExecutor(min(workers, len(runs)), thread_name_prefix="train_many")
     futures: list[Future[None]] = []
     try:
         futures += [pool.submit(run.train) for run in runs]
         _follow(runs, futures, progress)
-    except BaseException as error:
+    except BaseException:
         for run in runs:
             run.stop()
         pool.shutdown(wait=False, cancel_futures=True)
         wait([future for future in futures if not future.cancelled()], _STOP_SECONDS)
-        if isinstance(error, KeyboardInterrupt):
-            raise TrainingInterrupted(Results(run.result() for run in runs)) from None
         raise
     pool.shutdown()
-    return Results(run.result() for run in runs)
+
+
+def _on_device(
+    runs: Sequence[_Run], workers: int, progress: Callable[[Progress], None] | None
+) -> None:
+    """Round by round: a launch for all models that are trained by the kernel, a few steps of each
+    other, and then what is due of each."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="train_many") as pool:
+        for run in runs:
+            run.guarded(run.begin)
+        shown = time.monotonic()
+        while going := [run for run in runs if run.ended is None]:
+            for dtype in sorted({run.config.dtype for run in going}):
+                _launch([run for run in going if run.config.dtype == dtype], pool)
+            for run in going:
+                run.guarded(run.attend)
+            ended = any(run.ended is not None for run in going)
+            if progress is not None and (ended or time.monotonic() - shown > _PERIOD_SECONDS):
+                shown = time.monotonic()
+                progress(_progress(runs))
+
+
+def _launch(runs: Sequence[_Run], pool: ThreadPoolExecutor) -> None:
+    """The next steps of models of one dtype."""
+    together = [run for run in runs if run.is_persistent]
+    for run in runs:
+        if not run.is_persistent:
+            run.guarded(run.step_alone)
+    steppers = [run.trainer.stepper for run in together]
+    steps = list(pool.map(_Run.begin_steps, together))
+    start = time.perf_counter()
+    try:
+        run_together([(run.engine, part) for run, part in zip(together, steps, strict=True)])
+    finally:
+        seconds = time.perf_counter() - start
+        for stepper, part in zip(steppers, steps, strict=True):
+            stepper.end(part, seconds)
 
 
 def _check(configs: Sequence[RunConfig], workers: int) -> None:
@@ -124,37 +181,91 @@ def _check(configs: Sequence[RunConfig], workers: int) -> None:
 
 
 class _Run:
-    """One model on its way; `train` runs in a worker, the rest in the calling thread."""
+    """One model on its way.
 
-    def __init__(self, config: RunConfig, data: Dataset) -> None:
+    On the CPU `train` runs in a worker, all else in the calling thread.
+    """
+
+    def __init__(self, config: RunConfig, data: Dataset, device: torch.device) -> None:
         self.config = config
         # Here and not in a worker: torch.nn draws from the global generator.
-        self.model = config.build_model(data)
+        self.model = config.build_model(data).to(device)
         self._data = data
         self._trainer: Trainer | None = None
         self._stopping = False
         self._result: Result | None = None
 
     def train(self) -> None:
-        error = None
+        self.guarded(self._fit)
+        if self._result is None:
+            self._end(None)
+
+    def guarded(self, part: Callable[[], None]) -> None:
+        """Carry out a part of the training; an error is the model's end, and not the others'."""
         try:
-            self._fit()
+            part()
         except DivergedError as diverged:
-            error = str(diverged)
+            self._end(str(diverged))
         except Exception as other:  # lack of memory, say, which need not hit the others
-            error = f"{type(other).__name__}: {other}"
+            self._end(f"{type(other).__name__}: {other}")
+
+    def _fit(self) -> None:
+        trainer = self._make_trainer()
+        if isinstance(trainer.engine, NativeEngine):
+            trainer.engine.threads = 1
+        if not self._stopping:
+            trainer.fit()
+
+    def _make_trainer(self) -> Trainer:
+        # Nobody reads the log, and no step has to wait for it.
+        config = replace(self.config.train_config(), log_every=self.config.steps)
+        self._trainer = Trainer(self.model, self._data, config)
+        return self._trainer
+
+    # --- round by round ---------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        self._make_trainer().attend()
+
+    @property
+    def trainer(self) -> Trainer:
+        assert self._trainer is not None  # until it has ended
+        return self._trainer
+
+    @property
+    def engine(self) -> DeviceEngine:
+        engine = self.trainer.engine
+        assert isinstance(engine, DeviceEngine)
+        return engine
+
+    @property
+    def is_persistent(self) -> bool:
+        """Whether a launch of the training kernel may have its steps beside those of others."""
+        engine = self.trainer.engine
+        return isinstance(engine, DeviceEngine) and engine.persistent
+
+    def begin_steps(self) -> Steps:
+        return self.trainer.stepper.begin(self.trainer.next_event())
+
+    def step_alone(self) -> None:
+        self.trainer.stepper.run(self.trainer.next_event())
+
+    def attend(self) -> None:
+        """See to what is due after a round, and to the end if this was the last."""
+        if self._result is not None:
+            return
+        self.trainer.attend(self.trainer.stepper.last_losses())
+        if not self.trainer.wants_steps:
+            self.trainer.finish()
+            self._end(None)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _end(self, error: str | None) -> None:
         if error is None and self.step < self.config.steps:
             error = self._interrupted()
         self._result = Result.of(self.config, self.model, self._trainer, error)
         self._trainer = None  # nobody needs its losses and scratch any more
-
-    def _fit(self) -> None:
-        trainer = Trainer(self.model, self._data, self.config.train_config())
-        if isinstance(trainer.engine, NativeEngine):
-            trainer.engine.threads = 1
-        self._trainer = trainer
-        if not self._stopping:
-            trainer.fit()
 
     def stop(self) -> None:
         self._stopping = True
@@ -189,12 +300,15 @@ def _follow(
     progress: Callable[[Progress], None] | None,
 ) -> None:
     """Wait until all have ended; in short goes, so that signals are handled."""
-    steps = sum(run.config.steps for run in runs)
     pending = set(futures)
     while pending:
         done, pending = wait(pending, _PERIOD_SECONDS, FIRST_COMPLETED)
         for future in done:
             future.result()
         if progress is not None:
-            ended = Results(run.ended for run in runs if run.ended is not None)
-            progress(Progress(sum(run.step for run in runs), steps, ended))
+            progress(_progress(runs))
+
+
+def _progress(runs: Sequence[_Run]) -> Progress:
+    ended = Results(run.ended for run in runs if run.ended is not None)
+    return Progress(sum(run.step for run in runs), sum(run.config.steps for run in runs), ended)

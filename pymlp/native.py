@@ -18,11 +18,10 @@ from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.flat import layout
 from pymlp.model import MLP
+from pymlp.optimizer_state import OptimizerState, weight_decay
 from pymlp.steps import Steps, TrainedParameters
 
 _LOOPS = {torch.float32: _engine.TrainingLoopFloat32, torch.float64: _engine.TrainingLoopFloat64}
-_SGD_WEIGHT_DECAY = 0.0
-_ADAMW_WEIGHT_DECAY = 0.01  # torch.optim's defaults
 
 
 class NativeEngine:
@@ -51,46 +50,20 @@ class NativeEngine:
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
         obstacle = self.obstacle(model)
         if obstacle is not None:
-            raise ValueError(
-                f"Trainer: engine='native' does not apply: {obstacle}; "
-                "use engine='autograd' or 'reference'"
-            )
+            raise no_engine(obstacle)
         self.model: MLP | reference.MLP = model
         self.threads: int | None = None
         self._mlp = model
-        self._names = layout(model.config)
         self._trained = TrainedParameters(model)
         self._is_trained = [p.requires_grad for p in model.parameters()]
-        self._state_names = _state_names(config)
-        self._state = [
-            [torch.zeros_like(p, requires_grad=False) for p in model.parameters()]
-            for _ in self._state_names
-        ]
-        self._updates = 0
+        self._state = OptimizerState(model, self._trained, config)
         self._dtype = model.embedding.weight.dtype
         self._loop = _make_loop(model, examples, config)
 
     @staticmethod
     def obstacle(model: MLP) -> str | None:
         """Why this engine cannot train ``model``; None if it can."""
-        parameters = dict(model.named_parameters())
-        if type(model) is not MLP:
-            return f"the model is a {type(model).__name__}, not a plain MLP"
-        names = layout(model.config)
-        if tuple(parameters) != names:
-            return f"the parameters are {', '.join(parameters)}, not {', '.join(names)}"
-        for name, parameter in parameters.items():
-            if not parameter.is_cpu:
-                return f"{name} is on {parameter.device}, not on the CPU"
-            if parameter.dtype not in _LOOPS or parameter.dtype != model.embedding.weight.dtype:
-                return f"{name} is {parameter.dtype}, not float32 or float64 as all others"
-            if not parameter.is_contiguous():
-                return f"{name} is not contiguous"
-            if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-                return f"{name} has hooks, which only PyTorch autograd calls"
-        if _overlap(list(parameters.values())):
-            return "parameters share memory"
-        return None
+        return native_obstacle(model, "cpu")
 
     @property
     def profiling(self) -> bool:
@@ -113,69 +86,86 @@ class NativeEngine:
             self._loop.run(
                 parameters=_arrays(list(self._mlp.parameters())),
                 trained=self._is_trained,
-                first=_arrays(self._state[0]) if self._state else [],
-                second=_arrays(self._state[1]) if len(self._state) > 1 else [],
+                first=_arrays(self._state.of(0)),
+                second=_arrays(self._state.of(1)),
                 indices=steps.indices.contiguous().numpy(),
                 rates=steps.rates.numpy(),
                 losses=steps.losses.numpy(),
                 grad_norms=None if steps.grad_norms is None else steps.grad_norms.numpy(),
                 done=done,
-                done_before=self._updates,
+                done_before=self._state.updates,
                 first_step=steps.first,
                 threads=self.threads or torch.get_num_threads(),
                 stopping=lambda: steps.stopping,
             )
         finally:
             steps.done = int(done[0])
-            self._updates += steps.done
+            self._state.updates += steps.done
 
     def state_dict(self) -> dict[str, Tensor]:
-        if self._updates == 0:
-            return {}
-        tensors = {
-            f"{name}.{key}": value
-            for key, values in zip(self._state_names, self._state, strict=True)
-            for name, value in zip(self._names, values, strict=True)
-            if name in self._trained.names
-        }
-        if "exp_avg" in self._state_names:
-            for name in self._trained.names:
-                tensors[f"{name}.step"] = torch.tensor(float(self._updates))
-        return tensors
+        return self._state.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for path, value in state.items():
-            name, _, key = path.rpartition(".")
-            if key == "step":
-                self._updates = int(value)
-            else:
-                self._state[self._state_names.index(key)][self._names.index(name)].copy_(value)
-                self._updates = max(self._updates, 1)
+        self._state.load_state_dict(state)
 
     def _check_memory(self) -> None:
-        """The parameters may have got new memory, type or device since the last run."""
-        obstacle = self.obstacle(self._mlp)
-        if obstacle is None and self._mlp.embedding.weight.dtype != self._dtype:
-            obstacle = f"the parameters were {self._dtype}"
-        if obstacle is not None:
-            raise RuntimeError(
-                f"Trainer: the model was changed after the Trainer was made: {obstacle}; "
-                "make a new Trainer"
-            )
+        check_memory(self.obstacle(self._mlp), self._mlp, self._dtype)
+
+
+def native_obstacle(model: MLP, device_type: str) -> str | None:
+    """Why native code on such a device cannot train ``model``; None if it can."""
+    parameters = dict(model.named_parameters())
+    if type(model) is not MLP:
+        return f"the model is a {type(model).__name__}, not a plain MLP"
+    names = layout(model.config)
+    if tuple(parameters) != names:
+        return f"the parameters are {', '.join(parameters)}, not {', '.join(names)}"
+    first = model.embedding.weight
+    for name, parameter in parameters.items():
+        if parameter.device.type != device_type:
+            there = "the CPU" if device_type == "cpu" else device_type
+            return f"{name} is on {parameter.device}, not on {there}"
+        if parameter.device != first.device:
+            return f"{name} is on {parameter.device}, others on {first.device}"
+        if parameter.dtype not in _LOOPS or parameter.dtype != first.dtype:
+            return f"{name} is {parameter.dtype}, not float32 or float64 as all others"
+        if not parameter.is_contiguous():
+            return f"{name} is not contiguous"
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            return f"{name} has hooks, which only PyTorch autograd calls"
+    if _overlap(list(parameters.values())):
+        return "parameters share memory"
+    return None
+
+
+def no_engine(obstacle: str) -> ValueError:
+    """What the constructor of a native engine raises."""
+    return ValueError(
+        f"Trainer: engine='native' does not apply: {obstacle}; use engine='autograd' or 'reference'"
+    )
+
+
+def check_memory(obstacle: str | None, model: MLP, dtype: torch.dtype) -> None:
+    """The parameters may have got new memory, type or device since the last run."""
+    if obstacle is None and model.embedding.weight.dtype != dtype:
+        obstacle = f"the parameters were {dtype}"
+    if obstacle is not None:
+        raise RuntimeError(
+            f"Trainer: the model was changed after the Trainer was made: {obstacle}; "
+            "make a new Trainer"
+        )
 
 
 def _make_loop(model: MLP, examples: Examples, config: TrainConfig) -> Any:
     sizes = model.config
-    adamw = config.optimizer == "adamw"
-    default = _ADAMW_WEIGHT_DECAY if adamw else _SGD_WEIGHT_DECAY
     return _LOOPS[model.embedding.weight.dtype](
         vocab_size=sizes.vocab_size,
         block_size=sizes.block_size,
         n_embd=sizes.n_embd,
         n_hidden=sizes.n_hidden,
-        adamw=adamw,
+        adamw=config.optimizer == "adamw",
         momentum=config.momentum if config.optimizer == "momentum" else 0.0,
-        weight_decay=default if config.weight_decay is None else config.weight_decay,
+        weight_decay=weight_decay(config),
         betas=config.betas,
         eps=config.eps,
         max_grad_norm=config.max_grad_norm or 0.0,
@@ -188,14 +178,6 @@ def _make_loop(model: MLP, examples: Examples, config: TrainConfig) -> Any:
         dropout=config.dropout,
         dropout_seed=config.seed,
     )
-
-
-def _state_names(config: TrainConfig) -> tuple[str, ...]:
-    """What torch.optim calls the tensors that the optimizer keeps for each parameter."""
-    if config.optimizer == "adamw":
-        return ("exp_avg", "exp_avg_sq")
-    keeps_momentum = config.optimizer == "momentum" and config.momentum != 0
-    return ("momentum_buffer",) if keeps_momentum else ()
 
 
 def _arrays(tensors: list[nn.Parameter] | list[Tensor]) -> list[Any]:

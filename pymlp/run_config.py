@@ -57,9 +57,15 @@ class RunConfig(TrainConfig):
                 "use engine='auto'"
             )
 
-    def trainer(self, data: Dataset, callbacks: Sequence[Callback] = ()) -> Trainer:
+    def trainer(
+        self,
+        data: Dataset,
+        callbacks: Sequence[Callback] = (),
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Trainer:
         """The trainer of this model alone; `train_many` gives the same bits."""
-        return Trainer(self.build_model(data), data, self.train_config(), callbacks)
+        return Trainer(self.build_model(data).to(device), data, self.train_config(), callbacks)
 
     def build_model(self, data: Dataset) -> MLP:
         """The model as it is before the first step; torch's global generator stays as it is."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pymlp import _engine, reference
 from pymlp.data import Dataset, Vocabulary, encode
-from pymlp.inference import draw_ids, is_native
+from pymlp.inference import can_draw, draw_ids
 from pymlp.model import MLP
 
 # The lecture's: its training seed, plus 10.
@@ -37,7 +37,8 @@ def sample(
 ) -> list[str]:
     """Draw ``n`` lines, token by token, all lines at once.
 
-    On the CPU line i depends on the model, the seed and i, not on ``n`` or the number of threads.
+    Line i depends on the model, the seed and i, not on ``n`` or the number of threads; on a GPU its
+    draws are the same, from logits that are rounded otherwise.
     One line alone (``n=1``) is drawn by PyTorch's generator instead: it is the first one that the
     lecture's loop draws with the same seed.
 
@@ -66,7 +67,7 @@ def sample(
         raise ValueError(f"sample: top_k must be at least 1, got {top_k}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"sample: seed must be at least 0 and less than 2**63, got {seed}")
-    if n > 1 and is_native(model):
+    if n > 1 and can_draw(model):
         temperature = 0.0 if temperature < _COLDEST else temperature
         lines = draw_ids(
             model,

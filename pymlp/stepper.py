@@ -8,9 +8,11 @@ import time
 import torch
 from torch import Tensor
 
+from pymlp import batches, device_engine
 from pymlp.batches import Batches
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
+from pymlp.device_engine import DeviceEngine
 from pymlp.engines import choose_engine, make_engine
 from pymlp.model import MLP
 from pymlp.steps import Steps
@@ -41,18 +43,23 @@ class Stepper:
     """
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
-        examples = examples.to(next(model.parameters()).device)
+        device = next(model.parameters()).device
         name, self.engine_reason = choose_engine(model, config)
-        self.engine = make_engine(name, model, examples, config)
+        self.engine = make_engine(name, model, examples.to(device), config)
+        at_once = batches.BLOCK_INDICES
+        if isinstance(self.engine, DeviceEngine):
+            self.engine_reason += f", {self.engine.way}"
+            at_once = device_engine.BLOCK_INDICES
         self.step = 0
         self.losses = torch.zeros(config.steps, dtype=torch.float64)
         self.grad_norms = torch.full_like(self.losses, math.nan) if config.log_grad_norm else None
         self.seconds = 0.0
         self._steps: Steps | None = None
+        self._stop_asked = False
         self._steps_run = 0
         self._at_once = 1
         self._config = config
-        self._batches = Batches(len(examples), config.batch_size, config.seed)
+        self._batches = Batches(len(examples), config.batch_size, config.seed, at_once)
 
     def run(self, until: int) -> Tensor:
         """A few steps, at most up to ``until``, and not for long; their losses (K,).
@@ -62,35 +69,39 @@ class Stepper:
         Raises:
             DivergedError: a loss is not finite.
         """
+        steps = self.begin(until)
         start = time.perf_counter()
-        first = self.step
-        self._steps = steps = self._take(min(until - self.step, self._at_once))
         try:
             self.engine.run(steps)
         finally:
-            self._count(steps, time.perf_counter() - start)
-        losses = steps.losses[: steps.done]
-        self._check(first, losses)
-        return losses
+            self.end(steps, time.perf_counter() - start)
+        return self.last_losses()
 
     def stop(self) -> None:
         """Make a `run` that is under way return soon."""
+        self._stop_asked = True
         if self._steps is not None:
             self._steps.stopping = True
 
-    def _take(self, limit: int) -> Steps:
-        indices = self._batches.take(limit)
+    def begin(self, until: int) -> Steps:
+        """The steps that `run` carries out, for whoever carries them out otherwise."""
+        self._stop_asked = False
+        indices = self._batches.take(min(until - self.step, self._at_once))
         part = slice(self.step, self.step + len(indices))
         rates = [self._config.learning_rate(step) for step in range(part.start, part.stop)]
-        return Steps(
+        self._steps = Steps(
             indices=indices,
             rates=torch.tensor(rates, dtype=torch.float64),
             losses=self.losses[part],
             first=self.step,
             grad_norms=None if self.grad_norms is None else self.grad_norms[part],
         )
+        if self._stop_asked:  # while the batches were drawn
+            self._steps.stopping = True
+        return self._steps
 
-    def _count(self, steps: Steps, seconds: float) -> None:
+    def end(self, steps: Steps, seconds: float) -> None:
+        """Count what `begin` returned, as far as it is done."""
         self._batches.give_back(len(steps) - steps.done)
         self.step += steps.done
         self.seconds += seconds
@@ -116,13 +127,21 @@ class Stepper:
         self.engine.load_state_dict(optimizer)
         self._batches.load_state_dict(batches)
 
-    def _check(self, first: int, losses: Tensor) -> None:
+    def last_losses(self) -> Tensor:
+        """The losses (K,) of the last steps that were ended.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        assert self._steps is not None
+        losses = self._steps.losses[: self._steps.done]
         finite = losses.isfinite()
         if not finite.all():
             index = int((~finite).nonzero()[0])
-            step = first + index
+            step = self.step - len(losses) + index
             rate = self._config.learning_rate(max(0, step - 1))
             raise DivergedError(
                 f"training diverged: the loss is {losses[index].item()} at step {step} "
                 f"(learning rate {rate:g}: try a lower one)"
             )
+        return losses

@@ -102,6 +102,7 @@ class Examples:
             raise ValueError(f"Examples: expected two of int64 or two of int32, got {dtypes}")
         self._tokens = tokens
         self._targets = targets
+        self._copies: dict[torch.device, Examples] = {}
 
     @property
     def tokens(self) -> Tensor:
@@ -138,8 +139,12 @@ class Examples:
         return self._targets.long().bincount(minlength=vocab_size)
 
     def to(self, device: torch.device) -> Examples:
-        """The same examples on another device."""
-        return Examples(self._tokens.to(device), self._targets.to(device))
+        """The same examples on another device: one copy for all that ask for it."""
+        if device == self._targets.device:
+            return self
+        if device not in self._copies:
+            self._copies[device] = Examples(self._tokens.to(device), self._targets.to(device))
+        return self._copies[device]
 
     def native(self) -> _engine.TrainingData:
         """What the native engine reads them from; only on the CPU."""
@@ -180,6 +185,7 @@ class StreamExamples(Examples):
         self.begin = begin
         self.end = end
         self._block_size = block_size
+        self._copies: dict[torch.device, Examples] = {}
 
     @property
     def tokens(self) -> Tensor:
@@ -226,14 +232,16 @@ class StreamExamples(Examples):
             total += part.bincount(minlength=vocab_size)
         return total
 
-    def to(self, device: torch.device) -> StreamExamples:
-        """The same examples on another device, which gets the part of the stream they need."""
+    def to(self, device: torch.device) -> Examples:
+        """The same on another device, which gets the part of the stream they need, once."""
         if self.stream.ids.device == device:
             return self
         start = max(0, self.begin - self.block_size)
-        ids = self.stream.ids[start : self.end].to(device)
-        stream = replace(self.stream, ids=ids, known_digest=None)
-        return stream.examples(self.block_size, self.begin - start)
+        if device not in self._copies:
+            ids = self.stream.ids[start : self.end].to(device)
+            stream = replace(self.stream, ids=ids, known_digest=None)
+            self._copies[device] = stream.examples(self.block_size, self.begin - start)
+        return self._copies[device]
 
     def native(self) -> _engine.TrainingData:
         """What the native engine reads them from; only on the CPU."""

@@ -55,7 +55,7 @@ class Trainer:
         self.data = data
         self.config = config or TrainConfig()
         self.callbacks = tuple(callbacks)
-        self._stepper = Stepper(model, data.train, self.config)
+        self.stepper = Stepper(model, data.train, self.config)
         reach = self.config.average
         self._average = None if reach is None else Average(model, reach)
         self._records: list[dict[str, Any]] = []
@@ -70,17 +70,17 @@ class Trainer:
     @property
     def step(self) -> int:
         """Updates done."""
-        return self._stepper.step
+        return self.stepper.step
 
     @property
     def engine(self) -> Engine:
         """What carries out the steps: `NativeEngine` or another `Engine`."""
-        return self._stepper.engine
+        return self.stepper.engine
 
     @property
     def engine_reason(self) -> str:
         """Why it is this engine."""
-        return self._stepper.engine_reason
+        return self.stepper.engine_reason
 
     @property
     def average(self) -> MLP | None:
@@ -98,14 +98,14 @@ class Trainer:
     @property
     def history(self) -> History:
         """What has been measured so far."""
-        norms = self._stepper.grad_norms
+        norms = self.stepper.grad_norms
         return History(
-            losses=self._stepper.losses[: self.step].clone(),
+            losses=self.stepper.losses[: self.step].clone(),
             grad_norms=None if norms is None else norms[: self.step].clone(),
             evals=evaluations(self._records),
             best=self._best,
-            seconds=self._stepper.seconds,
-            us_per_step=self._stepper.us_per_step,
+            seconds=self.stepper.seconds,
+            us_per_step=self.stepper.us_per_step,
         )
 
     # --- training ---------------------------------------------------------------------------------
@@ -122,13 +122,44 @@ class Trainer:
             DivergedError: a loss, or at an evaluation, a checkpoint or the end a parameter, is not
                 finite any more. The last checkpoint stays.
         """
-        self._attend()
-        while self.step < self.config.steps and not (self._stopping or self.exhausted):
-            losses = self._stepper.run(self._next_event())
+        self.attend()
+        while self.wants_steps:
+            self.attend(self.stepper.run(self.next_event()))
+        return self.finish()
+
+    # What `fit` is made of, for `train_many`, where many models share their steps.
+
+    @property
+    def wants_steps(self) -> bool:
+        """Whether `fit` is not at its end."""
+        return self.step < self.config.steps and not (self._stopping or self.exhausted)
+
+    def next_event(self) -> int:
+        """The step up to which nobody has to look."""
+        periods = [self._period(event) for event in ("average", "log", "eval", "checkpoint")]
+        events = [(self.step // period + 1) * period for period in periods if period]
+        return min(self.config.steps, *events)
+
+    def attend(self, losses: Tensor | None = None) -> None:
+        """See to what is due at this step and not done: an exception may have come between.
+
+        Args:
+            losses: of the steps that were just done.
+        """
+        if losses is not None:
             if len(losses) == 0:  # stopped within the first step
-                continue
+                return
             self._tell("on_steps", losses)
-            self._attend()
+        self._update_average()
+        if self._is_due("log"):
+            self._log()
+        if self._is_due("eval"):
+            self._evaluate()
+        if self._is_due("checkpoint"):
+            self._commit()
+
+    def finish(self) -> History:
+        """The end of `fit`."""
         self._stopping = False
         self._commit()
         self._tell("on_end")
@@ -140,7 +171,7 @@ class Trainer:
         For callbacks, signal handlers and other threads.
         """
         self._stopping = True
-        self._stepper.stop()
+        self.stepper.stop()
 
     def evaluate(self, split: str) -> float:
         """Exact mean loss in nats on ``"train"``, ``"dev"`` or ``"test"``.
@@ -152,22 +183,7 @@ class Trainer:
         """
         if split not in Splits._fields:
             raise ValueError(f"Trainer: split must be train, dev or test, got {split!r}")
-        return evaluate(self.average or self._stepper.engine.model, getattr(self.data, split))
-
-    def _next_event(self) -> int:
-        periods = [self._period(event) for event in ("average", "log", "eval", "checkpoint")]
-        events = [(self.step // period + 1) * period for period in periods if period]
-        return min(self.config.steps, *events)
-
-    def _attend(self) -> None:
-        """See to what is due at this step and not done: an exception may have come between."""
-        self._update_average()
-        if self._is_due("log"):
-            self._log()
-        if self._is_due("eval"):
-            self._evaluate()
-        if self._is_due("checkpoint"):
-            self._commit()
+        return evaluate(self.average or self.stepper.engine.model, getattr(self.data, split))
 
     def _update_average(self) -> None:
         period = self._period("average")
@@ -191,12 +207,12 @@ class Trainer:
     def _log(self) -> None:
         every = self.config.log_every
         window = slice((self.step - 1) // every * every, self.step)
-        loss = self._stepper.losses[window].mean().item()
+        loss = self.stepper.losses[window].mean().item()
         # 12 digits: 0.1 * 0.1 reads 0.01.
         rate = float(f"{self.config.learning_rate(self.step - 1):.12g}")
         record = {"step": self.step, "lr": rate, "loss": loss}
-        if self._stepper.grad_norms is not None:
-            record["grad_norm"] = self._stepper.grad_norms[window].nanmean().item()
+        if self.stepper.grad_norms is not None:
+            record["grad_norm"] = self.stepper.grad_norms[window].nanmean().item()
         self._record("log", record)
         self._tell("on_log", loss)
 
@@ -327,7 +343,7 @@ class Trainer:
         self._best_tensors = checkpoint.group("best")
         if self._average is not None:
             self._average.load_state_dict(checkpoint.group("average"))
-        self._stepper.load_state_dict(
+        self.stepper.load_state_dict(
             checkpoint.losses, checkpoint.group("optimizer"), checkpoint.group("batches")
         )
         self._saved_step = self.step
@@ -349,7 +365,7 @@ class Trainer:
         tensors = {f"{group}.{n}": t for group, part in groups.items() for n, t in part.items()}
         frozen = [name for name, p in self.model.named_parameters() if not p.requires_grad]
         return Checkpoint(
-            losses=self._stepper.losses[: self.step],
-            tensors=tensors | self._stepper.state_dict(),
+            losses=self.stepper.losses[: self.step],
+            tensors=tensors | self.stepper.state_dict(),
             info={"best": self._best, "frozen": frozen},
         )

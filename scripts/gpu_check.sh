@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Shows the CUDA kernels right and fast on this machine, and writes benchmarks/results/<gpu>.json.
+# Shows the CUDA kernels right and fast on this machine, and writes benchmarks/results/<gpu>.json, and
+# <gpu>-training.json with the engine's figures.
 #
 #   scripts/gpu_check.sh            needs a GPU, nvcc, Python 3.11+ with a torch of CUDA, cmake, pybind11
 #   scripts/gpu_check.sh --dry-run  the same without a launch, on any machine with nvcc: GPU tests and
@@ -128,6 +129,12 @@ contract=(tests/test_{cuda,embed_linear_tanh,cross_entropy,linear_cross_entropy,
 if has pytest; then
     [ -n "$dry_run" ] && export PYMLP_TEST_GPU=cpu
     step gpu-tests 240 "$python" -P -m pytest -q -p no:cacheprovider -m gpu "${contract[@]}"
+    if has safetensors; then
+        step gpu-engine-tests 120 "$python" -P -m pytest -q -p no:cacheprovider -m gpu \
+            tests/test_device_engine.py
+    else
+        skip gpu-engine-tests "$python has no safetensors"
+    fi
 else
     skip gpu-tests "$python has no pytest"
 fi
@@ -138,6 +145,9 @@ if [ -n "$dry_run" ]; then
         --batch-sizes 32 --modes full --providers eager pymlp --out "$build/dry_run.json"
 else
     results="benchmarks/results/$(echo "$gpu" | tr 'A-Z ' 'a-z-').json"
+    training="${results%.json}-training.json"
+    step training-benchmarks 150 "$python" -P -m pymlp.benchmarks run many --device cuda --json \
+        --batch-sizes 32 4096 65536 --out "$training" && echo "wrote $training"
     step benchmarks 300 "$python" -P -m pymlp.benchmarks words step ops --device cuda --json \
         --batch-sizes 32 65536 --modes forward full --out "$results" && echo "wrote $results"
 fi

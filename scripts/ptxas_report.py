@@ -27,6 +27,7 @@ HOT = (
     "HiddenProduct",
     "LogitsProduct",
     "UpdateParameters",
+    "TrainModels",
 )
 
 

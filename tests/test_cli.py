@@ -177,7 +177,7 @@ def test_profile():
 
 def test_profile_is_for_the_native_engine():
     message = train("--profile", "--engine", "reference", code=2).stderr
-    assert "--profile is for --engine native, this run has engine reference" in message
+    assert "--profile is for --engine native on the CPU, this run has engine reference" in message
     assert not os.path.exists("runs")
 
 

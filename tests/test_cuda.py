@@ -6,6 +6,7 @@ The contract of the operators is tested on GPUs too, by the tests of the operato
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,7 +29,10 @@ RAW_OPS = [
     "mlp_cross_entropy_forward",
     "mlp_cross_entropy_forward_backward",
     "mlp_cross_entropy_flat",
+    "mlp_logits",
 ]
+# In place, and where CUDA kernels run.
+TRAINING_OPS = ["training_shared_bytes", "train_models", "training_rates", "mlp_update"]
 
 
 # --- what can be shown without a GPU --------------------------------------------------------------
@@ -41,10 +45,17 @@ def test_every_op_is_registered_for_cuda_exactly_where_kernels_were_compiled(op)
     assert has_kernel(f"pymlp::{op}", "CUDA") == bool(CUDA_ARCHITECTURES)
 
 
+@pytest.mark.parametrize("op", TRAINING_OPS)
+def test_training_ops_are_registered_exactly_where_kernels_were_compiled(op):
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert not has_kernel(f"pymlp::{op}", "CPU")
+    assert has_kernel(f"pymlp::{op}", "CUDA") == bool(CUDA_ARCHITECTURES)
+
+
 def test_no_op_is_missing_in_these_tests():
     registered = torch._C._dispatch_get_all_op_names()
     names = {name.removeprefix("pymlp::") for name in registered if name.startswith("pymlp::")}
-    assert names == {*RAW_OPS, "cuda_architectures", "check_ids"}
+    assert names == {*RAW_OPS, *TRAINING_OPS, "cuda_architectures", "check_ids"}
 
 
 @every_op
@@ -306,7 +317,7 @@ def test_the_trainer_takes_the_fused_operators_and_the_same_trajectory(optimizer
     for device, engine in (("cuda", "autograd"), ("cpu", "native")):
         torch.manual_seed(0)
         model = pymlp.MLP(pymlp.MLPConfig(len(data.vocabulary), n_hidden=50)).to(device)
-        trainer = pymlp.Trainer(model, data, config)
+        trainer = pymlp.Trainer(model, data, replace(config, engine=engine))
         assert trainer.engine.name == engine
         histories.append(trainer.fit())
     found, expected = (history.losses for history in histories)

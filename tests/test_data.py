@@ -274,3 +274,11 @@ def test_the_lectures_file():
     assert (report.n_unique, report.n_repeated) == (29_494, 2_539)
     assert report.dev == Overlap(424, 3_203, 2_778, 22_655)
     assert report.test == Overlap(377, 3_204, 2_519, 22_866)
+
+
+def test_examples_are_moved_to_a_device_once():
+    examples = Examples(torch.zeros((4, 2), dtype=torch.int64), torch.zeros(4, dtype=torch.int64))
+    there = examples.to(torch.device("meta"))
+    assert there.tokens.device == there.targets.device == torch.device("meta")
+    assert examples.to(torch.device("meta")) is there
+    assert examples.to(torch.device("cpu")) is examples

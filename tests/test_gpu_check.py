@@ -9,7 +9,8 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "gpu_check.sh"
 STEPS = [
     *("configure", "build", "build-cuda-tests", "install", "import"),
-    *("cpu-kernels", "cuda-kernels", "memcheck", "racecheck", "gpu-tests", "benchmarks"),
+    *("cpu-kernels", "cuda-kernels", "memcheck", "racecheck", "gpu-tests", "gpu-engine-tests"),
+    *("training-benchmarks", "benchmarks"),
 ]
 CMAKE = "build/gpu_check/cmake"
 PROGRAMS = (
@@ -63,7 +64,9 @@ def test_every_step_runs_for_this_gpu_and_writes_its_results(check):
     code, (head, *steps, end), calls = check()
     assert head.startswith("gpu NVIDIA H100 80GB HBM3; ")
     assert [step.split()[:2] for step in steps] == [
-        *([name, "ok"] for name in STEPS),
+        *([name, "ok"] for name in STEPS[:-1]),
+        ["wrote", "benchmarks/results/nvidia-h100-80gb-hbm3-training.json"],
+        [STEPS[-1], "ok"],
         ["wrote", "benchmarks/results/nvidia-h100-80gb-hbm3.json"],
     ]
     assert end.endswith("failed: nothing; skipped: nothing")

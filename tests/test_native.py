@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymlp import MLP, MLPConfig, TrainConfig, Trainer, stepper
+from pymlp import MLP, MLPConfig, RunConfig, TrainConfig, Trainer, stepper
 from pymlp.batches import Batches
 from pymlp.data import Dataset, Examples, Splits, Vocabulary
 from pymlp.engines import choose_engine, make_engine
@@ -481,3 +481,18 @@ def test_profile_names_every_phase():
     phases = {"batch", "index", "forward", "softmax", "backward", "dembedding", "norm", "update"}
     assert set(engine.profile) == phases
     assert all(seconds > 0 for seconds in engine.profile.values())
+
+
+def test_a_stop_while_batches_are_drawn_is_not_lost(monkeypatch):
+    data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
+    trainer = RunConfig(steps=5, batch_size=4, n_hidden=8, eval_every=0).trainer(data)
+    take = Batches.take
+
+    def stopped(self, limit):
+        trainer.stop()
+        return take(self, limit)
+
+    monkeypatch.setattr(Batches, "take", stopped)
+    assert trainer.stepper.begin(5).stopping
+    monkeypatch.undo()
+    assert not trainer.stepper.begin(5).stopping

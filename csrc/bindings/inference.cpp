@@ -13,6 +13,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/checkpoint.h"
+#include "engine/philox.h"
 #include "engine/team.h"
 
 namespace py = pybind11;
@@ -84,6 +85,15 @@ py::tuple sample(const Sizes& sizes, const std::vector<Array<A>>& parameters,
   return py::make_tuple(ids, starts);
 }
 
+// The numbers that decide one token of each of so many sequences.
+py::array_t<double> uniforms(uint64_t seed, const Array<int64_t>& sequences, int64_t position) {
+  py::array_t<double> numbers(sequences.size());
+  for (py::ssize_t i = 0; i < sequences.size(); ++i) {
+    numbers.mutable_data()[i] = pymlp::uniform(seed, sequences.data()[i], position);
+  }
+  return numbers;
+}
+
 template <class A>
 void bind(py::module_& module, const char* losses, const char* logits, const char* samples) {
   module.def(logits, &of_tokens<A, pymlp::token_logits<A>>, py::kw_only(), py::arg("sizes"),
@@ -114,4 +124,7 @@ void bind(py::module_& module, const char* losses, const char* logits, const cha
 void bind_inference(py::module_& module) {
   bind<float>(module, "token_losses_float32", "token_logits_float32", "sample_float32");
   bind<double>(module, "token_losses_float64", "token_logits_float64", "sample_float64");
+  module.def("uniforms", &uniforms, py::kw_only(), py::arg("seed"),
+             py::arg("sequences").noconvert(), py::arg("position"),
+             "Of each sequence (N,): the number in [0, 1) that `sample` draws its token by.");
 }

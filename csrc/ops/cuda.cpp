@@ -5,6 +5,7 @@
 
 #include "ops/queue_backend.h"
 #include "ops/register_ops.h"
+#include "ops/register_training_ops.h"
 
 // Of libtorch_cuda, which a torch for the CPU does not have; nor has it tensors to come here with.
 extern "C" {
@@ -34,4 +35,7 @@ class Cuda : torch::stable::accelerator::DeviceGuard, public QueueBackend {
 }  // namespace
 }  // namespace pymlp
 
-STABLE_TORCH_LIBRARY_IMPL(pymlp, CUDA, m) { pymlp::register_ops<pymlp::Cuda>(m); }
+STABLE_TORCH_LIBRARY_IMPL(pymlp, CUDA, m) {
+  pymlp::register_ops<pymlp::Cuda>(m);
+  pymlp::register_training_ops<pymlp::Cuda>(m);
+}

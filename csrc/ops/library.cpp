@@ -57,6 +57,26 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
         "Tensor tokens, Tensor targets, Tensor parameters, int vocab_size, int n_embd, int n_hidden"
         ") -> (Tensor loss, Tensor dparameters)");
 
+  m.def("mlp_logits("
+        "Tensor tokens, Tensor embedding, Tensor hidden_weight, Tensor hidden_bias, "
+        "Tensor output_weight, Tensor output_bias"
+        ") -> Tensor");
+
+  // Training in place, where CUDA kernels run (csrc/ops/training.h has what the arguments are).
+  m.def("training_shared_bytes("
+        "Tensor like, int vocab_size, int block_size, int n_embd, int n_hidden, int batch_size"
+        ") -> (int least, int most)");
+  m.def("train_models("
+        "Tensor(a!)[] parameters, Tensor(b!)[] first, Tensor(c!)[] second, "
+        "Tensor tokens, Tensor targets, Tensor[] indices, Tensor[] rates, "
+        "Tensor(d!)[] losses, Tensor(e!)[] grad_norms, Tensor(f!)[] done, float[] settings"
+        ") -> ()");
+  m.def("training_rates(Tensor lr, Tensor done, Tensor like, float[] settings) -> Tensor");
+  m.def("mlp_update("
+        "Tensor(a!)[] parameters, Tensor[] gradients, Tensor(b!)[] first, Tensor(c!)[] second, "
+        "Tensor rates, Tensor(d!) number, Tensor? factor, float[] settings"
+        ") -> ()");
+
   // What CUDA kernels were compiled for, such as "sm_80,sm_90"; empty: there are none.
   m.def("cuda_architectures() -> str");
   // Whether ids on CUDA devices are checked, which waits for the device; returns what was set before.

@@ -7,6 +7,7 @@
 #include "ops/embed_linear_tanh.h"
 #include "ops/linear_cross_entropy.h"
 #include "ops/mlp_cross_entropy.h"
+#include "ops/mlp_logits.h"
 
 namespace pymlp {
 
@@ -23,6 +24,7 @@ void register_ops(torch::stable::detail::StableLibrary& m) {
   m.impl("mlp_cross_entropy_forward_backward",
          TORCH_BOX(&mlp_cross_entropy_forward_backward<Backend>));
   m.impl("mlp_cross_entropy_flat", TORCH_BOX(&mlp_cross_entropy_flat<Backend>));
+  m.impl("mlp_logits", TORCH_BOX(&mlp_logits<Backend>));
 }
 
 }  // namespace pymlp

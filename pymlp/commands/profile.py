@@ -15,7 +15,7 @@ def begin(trainer: Trainer) -> None:
     engine = trainer.engine
     if not isinstance(engine, NativeEngine):
         raise click.UsageError(
-            f"--profile is for --engine native, this run has engine {engine.name} "
+            f"--profile is for --engine native on the CPU, this run has engine {engine.name} "
             f"({trainer.engine_reason})"
         )
     engine.profiling = True

@@ -5,6 +5,7 @@
 
 #include "ops/queue_backend.h"
 #include "ops/register_ops.h"
+#include "ops/register_training_ops.h"
 
 // The emulator tells the address sanitizer of its fibres; here there is none to be told.
 extern "C" void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
@@ -20,4 +21,7 @@ class Emulated : public pymlp::QueueBackend {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(pymlp, CPU, m) { pymlp::register_ops<Emulated>(m); }
+STABLE_TORCH_LIBRARY_IMPL(pymlp, CPU, m) {
+  pymlp::register_ops<Emulated>(m);
+  pymlp::register_training_ops<Emulated>(m);
+}

@@ -1,0 +1,18 @@
+// The ops that only backends of CUDA kernels have. The schemas are in library.cpp.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#include "ops/training.h"
+
+namespace pymlp {
+
+template <class Backend>
+void register_training_ops(torch::stable::detail::StableLibrary& m) {
+  m.impl("training_shared_bytes", TORCH_BOX(&training_shared_bytes<Backend>));
+  m.impl("train_models", TORCH_BOX(&train_models<Backend>));
+  m.impl("training_rates", TORCH_BOX(&training_rates<Backend>));
+  m.impl("mlp_update", TORCH_BOX(&mlp_update<Backend>));
+}
+
+}  // namespace pymlp

@@ -1,0 +1,366 @@
+"""The native engine on CUDA devices: many steps for one word from Python.
+
+A model goes one of two ways, which its sizes decide. If it fits into the shared memory of a block,
+the training kernel (csrc/kernels/cuda/training-inl.h) carries out many steps in one launch, of one
+model or of many side by side. Any other goes step by step: the kernels of the fused operators, and
+one for the update, captured once as a CUDA graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from pymlp import reference
+from pymlp._library import CUDA_ARCHITECTURES, ops
+from pymlp.config import TrainConfig
+from pymlp.data import Examples
+from pymlp.model import MLP
+from pymlp.native import check_memory, native_obstacle, no_engine
+from pymlp.optimizer_state import OptimizerState, weight_decay
+from pymlp.steps import Steps, TrainedParameters
+
+# Types of devices that this is the native engine of.
+DEVICES = ("cuda",) if CUDA_ARCHITECTURES else ()
+
+# What the kernels know of a model.
+_SIZES = ("vocab_size", "block_size", "n_embd", "n_hidden")
+
+# Indices drawn at once: a launch is as long as the steps there are indices for.
+BLOCK_INDICES = 2**18
+
+# Steps whose indices and results a graph has room for.
+_GRAPH_STEPS = 1024
+# Steps before a graph is captured, which load what kernels need.
+_WARM_UP_STEPS = 3
+
+
+class DeviceEngine:
+    """Trains on the device, in the model's own parameter memory.
+
+    Args:
+        model: as `obstacle` allows it.
+        examples: on the model's device.
+        config: of the run.
+
+    Attributes:
+        way: how the steps are carried out, and why so.
+        persistent: whether it is by the training kernel.
+
+    Raises:
+        ValueError: the model cannot be trained by this engine, or has nothing to train.
+    """
+
+    name = "native"
+
+    def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
+        obstacle = self.obstacle(model, config)
+        if obstacle is not None:
+            raise no_engine(obstacle)
+        self._config = config
+        self.model: MLP | reference.MLP = model
+        self.tokens, self.targets = _table(examples)
+        self._mlp = model
+        self._trained = TrainedParameters(model)
+        self._like = model.embedding.weight.detach()
+        self.state = OptimizerState(model, self._trained, config)
+        self.settings = _settings(model, config)
+        self.max_norm = config.max_grad_norm
+        self.persistent, self.way = _way(model, config.batch_size)
+        self._graph = None if self.persistent else _GraphSteps(self)
+
+    @staticmethod
+    def obstacle(model: MLP, config: TrainConfig) -> str | None:
+        """Why this engine cannot train ``model`` as ``config`` says; None if it can."""
+        return (
+            native_obstacle(model, DEVICES[0] if DEVICES else "cuda")
+            or unknown_option(model)
+            or _unknown_term(config)
+        )
+
+    def run(self, steps: Steps) -> None:
+        if self._graph is None:
+            run_together([(self, steps)])
+        else:
+            self.check()
+            with torch.cuda.device_of(self.targets):
+                self._graph.run(steps)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.state.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.state.load_state_dict(state)
+
+    def check(self) -> None:
+        """Raise RuntimeError if the model is not what it was when this was made."""
+        self._trained.check()
+        check_memory(self.obstacle(self._mlp, self._config), self._mlp, self._like.dtype)
+
+    def arrays(self) -> list[list[Tensor]]:
+        """The parameters and the two lists of their state, of five tensors each."""
+        nothing = [self._like.new_empty(0)] * len(self.settings_of_parameters)
+        parameters = [parameter.detach() for parameter in self._mlp.parameters()]
+        return [parameters, self.state.of(0) or nothing, self.state.of(1) or nothing]
+
+    @property
+    def settings_of_parameters(self) -> list[float]:
+        """1 for each parameter that is trained, 0 for each that is frozen."""
+        return self.settings[-5:]
+
+
+def run_together(runs: Sequence[tuple[DeviceEngine, Steps]]) -> None:
+    """Steps of many models, which train in the training kernel, by one launch.
+
+    All of one dtype, on one device and the same examples. They are done when this returns.
+    """
+    for engine, _ in runs:
+        engine.check()
+    launched = [_Launch(engine, steps) for engine, steps in runs if not steps.stopping]
+    if not launched:
+        return
+    first = launched[0].engine
+    try:
+        ops.train_models(
+            *(_joined(launch.arrays[i] for launch in launched) for i in range(3)),
+            first.tokens,
+            first.targets,
+            [launch.indices for launch in launched],
+            [launch.rates for launch in launched],
+            [launch.losses for launch in launched],
+            [launch.norms for launch in launched],
+            [launch.done for launch in launched],
+            [number for launch in launched for number in launch.engine.settings],
+        )
+    finally:
+        for launch in launched:
+            launch.collect()
+
+
+class _Launch:
+    """A model's part of a launch. The device counts what is done: Python may be interrupted."""
+
+    def __init__(self, engine: DeviceEngine, steps: Steps) -> None:
+        self.engine, self.steps = engine, steps
+        self.arrays = engine.arrays()
+        device = engine.targets.device
+        self.indices = steps.indices.to(device, torch.int32)
+        self.rates = steps.rates.to(device)
+        self.losses = torch.empty(len(steps), dtype=torch.float64, device=device)
+        self.norms = torch.empty_like(self.losses[: 0 if steps.grad_norms is None else None])
+        self.done = torch.tensor([engine.state.updates], device=device)
+
+    def collect(self) -> None:
+        """Wait for the results."""
+        done = int(self.done)
+        count = done - self.engine.state.updates
+        self.engine.state.updates = done
+        self.steps.done = count
+        self.steps.losses[:count] = self.losses[:count].cpu()
+        if self.steps.grad_norms is not None:
+            self.steps.grad_norms[:count] = self.norms[:count].cpu()
+
+
+class _GraphSteps:
+    """Steps as a graph of kernels that find all they need on the device, the step's number too.
+
+    On the CPU, which has no graphs, the kernels are called one by one.
+    """
+
+    def __init__(self, engine: DeviceEngine) -> None:
+        self._engine = engine
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._warm = 0
+        self._addresses: list[int] = []
+
+    def run(self, steps: Steps) -> None:
+        self._make_room(steps)
+        for start in range(0, len(steps), _GRAPH_STEPS):
+            if steps.stopping:
+                break
+            part = slice(start, min(start + _GRAPH_STEPS, len(steps)))
+            self._fill(steps, part)
+            try:
+                for _ in range(part.start, part.stop):
+                    if steps.stopping:
+                        break
+                    self._advance()
+            finally:
+                self._collect(steps, start)
+
+    def _make_room(self, steps: Steps) -> None:
+        """The memory that a graph works on; the graph is made anew where memory has changed."""
+        engine = self._engine
+        arrays = engine.arrays()
+        wants_norms = steps.grad_norms is not None or engine.max_norm is not None
+        # What the graph has been made for.
+        addresses = [x.data_ptr() for group in arrays for x in group] + [int(wants_norms)]
+        if addresses == self._addresses:
+            return
+        self._addresses = addresses
+        self._parameters, self._first, self._second = arrays
+        self._graph, self._warm = None, 0
+        like = self._parameters[0]
+        batch_size = steps.indices.shape[1]
+        self._number = torch.zeros(1, dtype=torch.int64, device=like.device)
+        self._indices = torch.zeros(
+            (_GRAPH_STEPS, batch_size), dtype=torch.int32, device=like.device
+        )
+        self._rates = like.new_zeros((_GRAPH_STEPS, 3))
+        self._losses = torch.zeros(_GRAPH_STEPS, dtype=torch.float64, device=like.device)
+        self._norms = torch.zeros_like(self._losses) if wants_norms else None
+
+    def _fill(self, steps: Steps, part: slice) -> None:
+        count = part.stop - part.start
+        device = self._number.device
+        done = torch.tensor([self._engine.state.updates], device=device)
+        rates = steps.rates[part].to(device)
+        self._rates[:count] = ops.training_rates(
+            rates, done, self._parameters[0], self._engine.settings
+        )
+        self._indices[:count] = steps.indices[part].to(device, torch.int32)
+        self._number.zero_()
+
+    def _advance(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+        elif self._warm < _WARM_UP_STEPS or not self._number.is_cuda or _ids_are_checked():
+            self._warm += 1
+            self._step()
+        else:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._step()
+            self._graph = graph
+            graph.replay()
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        rows = self._indices.index_select(0, self._number).view(-1)
+        loss, *gradients = ops.mlp_cross_entropy_forward_backward(
+            None,
+            self._engine.tokens.index_select(0, rows),
+            self._engine.targets.index_select(0, rows),
+            *self._parameters,
+            -100,  # ignore_index: no target is ignored
+            1,  # reduction: mean
+            0.0,  # label_smoothing
+        )
+        factor = self._factor(gradients)
+        self._losses.index_copy_(0, self._number, loss.double().view(1))
+        # Last, and one op: it updates, and counts the step as done.
+        ops.mlp_update(
+            self._parameters,
+            gradients,
+            self._first,
+            self._second,
+            self._rates,
+            self._number,
+            factor,
+            self._engine.settings,
+        )
+
+    def _factor(self, gradients: Sequence[Tensor]) -> Tensor | None:
+        """Notes the norm of the gradients; what scales them down to the largest one allowed."""
+        if self._norms is None:
+            return None
+        trained = zip(gradients, self._engine.settings_of_parameters, strict=True)
+        squares = [gradient.double().square().sum() for gradient, wanted in trained if wanted]
+        norm = torch.stack(squares).sum().sqrt().view(1)
+        self._norms.index_copy_(0, self._number, norm)
+        if self._engine.max_norm is None:
+            return None
+        return (self._engine.max_norm / (norm + 1e-6)).clamp(max=1).to(gradients[0].dtype)
+
+    def _collect(self, steps: Steps, start: int) -> None:
+        """Wait for what was launched."""
+        count = int(self._number)
+        self._engine.state.updates += count
+        steps.done += count
+        done = slice(start, start + count)
+        steps.losses[done] = self._losses[:count].cpu()
+        if steps.grad_norms is not None and self._norms is not None:
+            steps.grad_norms[done] = self._norms[:count].cpu()
+
+
+def unknown_option(model: MLP | reference.MLP) -> str | None:
+    """An option of the model that the kernels do not know, if one is in use."""
+    for field in fields(model.config):
+        value = getattr(model.config, field.name)
+        if field.name not in _SIZES and value != field.default:
+            return f"the model has {field.name}={value!r}, which its kernels do not know"
+    return None
+
+
+def _unknown_term(config: TrainConfig) -> str | None:
+    """An option of the run that the kernels do not know, if one is in use."""
+    for name in ("label_smoothing", "z_loss", "dropout"):
+        if getattr(config, name) > 0:
+            return f"{name}={getattr(config, name)} is not among what its kernels do"
+    return None if config.decay_biases else "decay_biases=False is not among what its kernels do"
+
+
+_tables: WeakKeyDictionary[Examples, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+
+
+def _table(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Tokens (N, T) and targets (N,) where the examples are: one table for all who ask for it."""
+    if examples not in _tables:
+        _tables[examples] = (examples.tokens.contiguous(), examples.targets.contiguous())
+    return _tables[examples]
+
+
+def _ids_are_checked() -> bool:
+    """Which waits for the device, and so cannot be captured."""
+    before: bool = ops.check_ids(False)
+    ops.check_ids(before)
+    return before
+
+
+def _way(model: MLP, batch_size: int) -> tuple[bool, str]:
+    """Whether the training kernel has room for the model, and what to say about it."""
+    c = model.config
+    least, most = ops.training_shared_bytes(
+        model.embedding.weight.detach(),
+        c.vocab_size,
+        c.block_size,
+        c.n_embd,
+        c.n_hidden,
+        batch_size,
+    )
+    if least <= most:
+        return True, (
+            f"in one kernel, since model and batch take {_kib(least)} of the {_kib(most)} of "
+            "shared memory that a block has"
+        )
+    need = "more than any block has" if least >= 2**40 else _kib(least)
+    return False, (
+        f"as a graph of the fused operators' kernels, since model and batch would take {need} of "
+        f"the {_kib(most)} of shared memory that a block has"
+    )
+
+
+def _kib(count: int) -> str:
+    return f"{math.ceil(count / 1024)} KiB"
+
+
+def _settings(model: MLP, config: TrainConfig) -> list[float]:
+    """One row of numbers, as csrc/ops/training.h reads it."""
+    return [
+        float(config.optimizer == "adamw"),
+        config.momentum if config.optimizer == "momentum" else 0.0,
+        weight_decay(config),
+        *config.betas,
+        config.eps,
+        config.max_grad_norm or 0.0,
+        *(float(parameter.requires_grad) for parameter in model.parameters()),
+    ]
+
+
+def _joined(lists: Iterable[list[Tensor]]) -> list[Tensor]:
+    return [tensor for tensors in lists for tensor in tensors]

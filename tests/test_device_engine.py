@@ -1,0 +1,488 @@
+"""The native engine of CUDA devices: on a GPU, or on the CPU with the kernels in emulation.
+
+Built without either (`make emulate-ops`), there is only its choice to test.
+"""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from ops_testing import GPU
+
+from pymlp import (
+    MLP,
+    MLPConfig,
+    RunConfig,
+    TrainConfig,
+    Trainer,
+    device_engine,
+    device_inference,
+    engines,
+    evaluate,
+    inference,
+    sample,
+    train_many,
+)
+from pymlp.data import Dataset, Examples, names
+from pymlp.device_engine import DeviceEngine
+from pymlp.many import TrainingInterrupted
+from pymlp.native import NativeEngine
+from pymlp.stepper import DivergedError
+from pymlp.steps import Steps
+
+EMULATED = torch._C._dispatch_has_kernel_for_dispatch_key("pymlp::train_models", "CPU")
+WHERE = "cuda" if GPU == "cuda" else "cpu" if EMULATED else None
+DATA = Dataset.from_lines(names()[:200])
+SMALL = RunConfig(steps=30, batch_size=6, n_embd=3, n_hidden=9, eval_every=20, log_every=10)
+CLIPPED = replace(SMALL, max_grad_norm=0.5, log_grad_norm=True)
+RULES = [
+    SMALL,
+    replace(SMALL, optimizer="momentum", weight_decay=0.01, schedule="cosine", warmup_steps=5),
+    replace(SMALL, optimizer="adamw", lr=0.01, dtype="float64"),
+    CLIPPED,
+    replace(CLIPPED, optimizer="adamw", lr=0.01, max_grad_norm=None),
+]
+
+
+@pytest.fixture
+def where(monkeypatch):
+    """The device to train on; on the CPU, its own engine steps back."""
+    monkeypatch.setattr(device_engine, "DEVICES", (WHERE,))
+    return WHERE
+
+
+@pytest.fixture(params=["kernel", "graph"])
+def way(request, monkeypatch, where):
+    """Both ways, whatever the sizes."""
+    if request.param == "graph":
+        monkeypatch.setattr(device_engine, "_way", lambda *_: (False, "as a graph"))
+    return request.param
+
+
+def needs_kernels(test):
+    reason = "needs CUDA kernels, on a GPU or emulated"
+    return pytest.mark.gpu(pytest.mark.skipif(WHERE is None, reason=reason)(test))
+
+
+def assert_same(model, other):
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p.cpu(), q.cpu())
+
+
+def assert_close(model, other, tolerance):
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p.detach().cpu(), q.detach(), rtol=tolerance, atol=tolerance)
+
+
+def on_cpu(config, monkeypatch):
+    """The same run by the engine of the CPU."""
+    with monkeypatch.context() as context:
+        context.setattr(device_engine, "DEVICES", ())
+        trainer = config.trainer(DATA)
+        assert isinstance(trainer.engine, NativeEngine)
+        return trainer, trainer.fit()
+
+
+@needs_kernels
+@pytest.mark.parametrize("config", RULES, ids=lambda c: f"{c.optimizer}-{c.dtype}")
+def test_a_run_follows_that_of_the_cpu(config, way, monkeypatch):
+    trainer = config.trainer(DATA, device=WHERE)
+    assert isinstance(trainer.engine, DeviceEngine)
+    assert trainer.engine.persistent == (way == "kernel")
+    history = trainer.fit()
+    exact, expected = on_cpu(config, monkeypatch)
+    tolerance = 1e-10 if config.dtype == "float64" else 2e-5
+    torch.testing.assert_close(history.losses, expected.losses, rtol=tolerance, atol=tolerance)
+    if config.log_grad_norm:
+        torch.testing.assert_close(
+            history.grad_norms, expected.grad_norms, rtol=tolerance, atol=tolerance
+        )
+    assert_close(trainer.model, exact.model, 10 * tolerance)
+    assert history.evals[-1].dev == pytest.approx(expected.evals[-1].dev, rel=tolerance)
+
+
+@needs_kernels
+@pytest.mark.parametrize("config", [RULES[1], RULES[4]], ids=lambda c: c.optimizer)
+def test_the_same_bits_however_the_steps_are_divided(config, way):
+    whole = config.trainer(DATA, device=WHERE)
+    whole.fit()
+    # More steps than a graph has room for, one by one, and any number in between.
+    parts = replace(config, eval_every=7, log_every=1).trainer(DATA, device=WHERE)
+    parts.fit()
+    assert_same(parts.model, whole.model)
+
+
+@needs_kernels
+def test_more_steps_than_a_graph_has_room_for(where, monkeypatch):
+    monkeypatch.setattr(device_engine, "_way", lambda *_: (False, "as a graph"))
+    monkeypatch.setattr(device_engine, "_GRAPH_STEPS", 4)
+    config = replace(CLIPPED, steps=11, eval_every=0, log_every=11)
+    trainer = config.trainer(DATA, device=WHERE)
+    trainer.stepper._at_once = 11
+    found = trainer.fit()
+    monkeypatch.setattr(device_engine, "_GRAPH_STEPS", 1024)
+    expected = config.trainer(DATA, device=WHERE).fit()
+    assert torch.equal(found.losses, expected.losses)
+    assert torch.equal(found.grad_norms, expected.grad_norms)
+
+
+@needs_kernels
+@pytest.mark.parametrize("config", [RULES[1], RULES[4]], ids=lambda c: c.optimizer)
+def test_a_resumed_run_has_the_same_bits(config, way, tmp_path):
+    whole = config.trainer(DATA, device=WHERE)
+    whole.fit()
+    half = replace(config, steps=17).trainer(DATA, device=WHERE)
+    half.save(tmp_path / "run")
+    half.fit()
+    if config.schedule == "constant":
+        resumed = Trainer.resume(tmp_path / "run", DATA, steps=30, device=WHERE)
+        resumed.fit()
+        assert_same(resumed.model, whole.model)
+
+
+@needs_kernels
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
+def test_from_the_cpu_to_the_device_and_back(optimizer, way, tmp_path, monkeypatch):
+    # Batches so large that the stream's blocks on the CPU are fewer steps than the run.
+    config = replace(SMALL, optimizer=optimizer, lr=0.01, batch_size=700, eval_every=0)
+    exact, _ = on_cpu(config, monkeypatch)
+    for until, devices in ((11, ()), (27, (WHERE,)), (30, ())):
+        with monkeypatch.context() as context:
+            context.setattr(device_engine, "DEVICES", devices)
+            place = WHERE if devices else "cpu"
+            if until == 11:
+                trainer = replace(config, steps=until).trainer(DATA)
+                trainer.save(tmp_path / "run")
+            else:
+                trainer = Trainer.resume(tmp_path / "run", DATA, steps=until, device=place)
+            assert isinstance(trainer.engine, DeviceEngine if devices else NativeEngine)
+            trainer.fit()
+    assert_close(trainer.model, exact.model, 2e-4)
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["embedding.weight", "hidden.bias", "output.weight"])
+def test_frozen_parameters_stay(name, way, monkeypatch):
+    def frozen(device):
+        torch.manual_seed(3)
+        model = MLP(MLPConfig(len(DATA.vocabulary), n_embd=3, n_hidden=9)).to(device)
+        model.get_parameter(name).requires_grad_(False)
+        return model
+
+    config = CLIPPED.train_config()
+    trainer = Trainer(frozen(WHERE), DATA, config)
+    history = trainer.fit()
+    with monkeypatch.context() as context:
+        context.setattr(device_engine, "DEVICES", ())
+        exact = Trainer(frozen("cpu"), DATA, config)
+        expected = exact.fit()
+    assert torch.equal(trainer.model.get_parameter(name).cpu(), frozen("cpu").get_parameter(name))
+    torch.testing.assert_close(history.grad_norms, expected.grad_norms, rtol=2e-5, atol=2e-5)
+    assert_close(trainer.model, exact.model, 2e-4)
+
+
+@needs_kernels
+def test_a_run_that_diverges_says_where(way):
+    trainer = replace(SMALL, lr=1e30, eval_every=0, log_every=30).trainer(DATA, device=WHERE)
+    with pytest.raises(DivergedError, match="training diverged: the loss is nan at step"):
+        trainer.fit()
+
+
+@needs_kernels
+def test_an_interruption_leaves_what_is_done(way, monkeypatch):
+    whole = SMALL.trainer(DATA, device=WHERE)
+    whole.fit()
+    trainer = SMALL.trainer(DATA, device=WHERE)
+    op = "train_models" if way == "kernel" else "mlp_update"
+    launch = getattr(device_engine.ops, op)
+    calls = []
+
+    def interrupted(*arguments):
+        launch(*arguments)
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(device_engine.ops, op, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert 0 < trainer.step < SMALL.steps
+    trainer.fit()
+    assert_same(trainer.model, whole.model)
+
+
+@needs_kernels
+def test_a_stop_is_answered(way):
+    trainer = SMALL.trainer(DATA, device=WHERE)
+    trainer.stop()
+    trainer.fit()
+    assert trainer.step == 0
+    steps = Steps(torch.zeros((3, 6), dtype=torch.int64), torch.ones(3), torch.ones(3))
+    steps.stopping = True
+    trainer.engine.run(steps)
+    assert steps.done == 0
+    trainer.fit()
+    assert trainer.step == SMALL.steps
+
+
+@needs_kernels
+def test_parameters_in_new_memory(way):
+    whole = SMALL.trainer(DATA, device=WHERE)
+    whole.fit()
+    trainer = replace(SMALL, steps=40).trainer(DATA, device=WHERE)
+    trainer.stepper.run(10)
+    while trainer.step < 30:
+        for parameter in trainer.model.parameters():
+            parameter.data = parameter.data.clone()
+        trainer.stepper.run(30)
+    assert_same(trainer.model, whole.model)
+    trainer.model.double()
+    with pytest.raises(RuntimeError, match="changed after the Trainer was made"):
+        trainer.stepper.run(40)
+
+
+# --- which engine, and why ------------------------------------------------------------------------
+
+
+@needs_kernels
+def test_the_reason_says_which_way_and_why(where):
+    trainer = SMALL.trainer(DATA, device=where)
+    assert (trainer.engine.name, trainer.engine.persistent) == ("native", True)
+    assert trainer.engine_reason.startswith(
+        "the fastest, in one kernel, since model and batch take"
+    )
+    trainer = replace(SMALL, n_hidden=5000).trainer(DATA, device=where)
+    assert not trainer.engine.persistent
+    assert "the fastest, as a graph of the fused operators' kernels" in trainer.engine_reason
+    assert "of shared memory that a block has" in trainer.engine_reason
+
+
+@needs_kernels
+def test_models_that_are_not_for_it_are_trained_otherwise(where):
+    class Other(MLP):
+        pass
+
+    model = Other(MLPConfig(len(DATA.vocabulary), n_embd=3, n_hidden=9)).to(where)
+    trainer = Trainer(model, DATA, TrainConfig(steps=3))
+    assert trainer.engine.name == "autograd"
+    assert "native does not apply: the model is a Other, not a plain MLP" in trainer.engine_reason
+    with pytest.raises(ValueError, match="engine='native' does not apply: the model is a Other"):
+        Trainer(model, DATA, TrainConfig(steps=3, engine="native"))
+    half = replace(SMALL, dtype="bfloat16").trainer(DATA, device=where)
+    assert "embedding.weight is torch.bfloat16" in half.engine_reason
+
+
+@needs_kernels
+def test_an_option_that_the_kernels_do_not_know_is_refused(where):
+    @dataclass(frozen=True)
+    class Newer(MLPConfig):
+        n_layers: int = 1
+
+    sizes = {"vocab_size": len(DATA.vocabulary), "n_embd": 3, "n_hidden": 9}
+    config = TrainConfig(steps=2)
+    unused = Trainer(MLP(Newer(**sizes)).to(where), DATA, config)
+    assert isinstance(unused.engine, DeviceEngine)
+    model = MLP(Newer(**sizes, n_layers=2)).to(where)
+    trainer = Trainer(model, DATA, config)
+    assert trainer.engine.name == "autograd"
+    assert "the model has n_layers=2, which its kernels do not know" in trainer.engine_reason
+    assert not device_inference.applies(model)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "option",
+    [{"label_smoothing": 0.1}, {"z_loss": 0.1}, {"dropout": 0.5}, {"decay_biases": False}],
+    ids=str,
+)
+def test_a_term_that_the_kernels_do_not_know_is_refused(option, where):
+    ((name, value),) = option.items()
+    trainer = replace(SMALL, **option).trainer(DATA, device=where)
+    assert trainer.engine.name == "autograd"
+    assert f"{name}={value} is not among what its kernels do" in trainer.engine_reason
+    with pytest.raises(ValueError, match=f"engine='native' does not apply: {name}="):
+        replace(SMALL, **option, engine="native").trainer(DATA, device=where)
+
+
+def test_without_kernels_for_it_a_device_has_no_native_engine(monkeypatch):
+    model = MLP(MLPConfig(27)).to("meta")
+    name, reason = engines.choose_engine(model, TrainConfig())
+    assert name == "reference"
+    assert reason == "native does not apply: embedding.weight is on meta, not on the CPU"
+    monkeypatch.setattr(device_engine, "DEVICES", ("meta",))
+    _, reason = engines.choose_engine(model, TrainConfig())
+    assert reason == "native does not apply: parameters share memory"  # as without memory
+
+
+# --- many models ----------------------------------------------------------------------------------
+
+
+MANY = [
+    SMALL,
+    replace(SMALL, seed=5, lr=0.3, steps=45),
+    replace(SMALL, seed=6, n_hidden=33, n_embd=2, optimizer="adamw", lr=0.01, init="lecture"),
+    replace(SMALL, dtype="float64", max_grad_norm=0.5, eval_every=0, batch_size=3),
+    replace(SMALL, lr=1e30),
+    replace(SMALL, n_hidden=5000, steps=2, eval_every=0),
+    replace(SMALL, engine="autograd", steps=5),
+]
+
+
+@needs_kernels
+def test_each_of_many_has_the_bits_of_the_same_model_alone(where):
+    seen = []
+    results = train_many(MANY, DATA, 2, seen.append, device=where)
+    assert [result.config for result in results] == MANY
+    for config, result in zip(MANY, results, strict=True):
+        if config.lr == 1e30:
+            assert "training diverged: the loss is nan" in result.error
+            continue
+        trainer = config.trainer(DATA, device=where)
+        history = trainer.fit()
+        assert_same(result.model, trainer.model)
+        assert (result.step, result.error) == (config.steps, None)
+        assert (result.train_loss, result.dev_loss) == history.evals[-1][1:]
+        assert result.best_dev_loss == history.best.dev
+    assert [result.engine for result in results] == ["native"] * 6 + ["autograd"]
+    assert seen[-1].step == sum(result.step for result in results)
+    assert list(seen[-1].results) == list(results)
+
+
+@needs_kernels
+def test_all_models_of_a_dtype_share_a_launch_and_the_data(where, monkeypatch):
+    launches = []
+    together = device_engine.run_together
+
+    def run_together(runs):
+        launches.append([id(engine.tokens) for engine, _ in runs])
+        together(runs)
+
+    monkeypatch.setattr("pymlp.many.run_together", run_together)
+    train_many([replace(SMALL, seed=seed) for seed in range(5)], DATA, 2, device=where)
+    assert {len(launch) for launch in launches} == {5}
+    assert len({examples for launch in launches for examples in launch}) == 1
+
+
+@needs_kernels
+def test_ctrl_c_stops_many(where):
+    def progress(_):
+        raise KeyboardInterrupt
+
+    configs = [replace(SMALL, steps=1), replace(SMALL, steps=10_000_000)]
+    with pytest.raises(TrainingInterrupted, match="1 of 2 models done") as interrupted:
+        train_many(configs, DATA, 2, progress, device=where)
+    first, second = interrupted.value.results
+    assert (first.error, first.step) == (None, 1)
+    assert second.error == f"interrupted at step {second.step}"
+
+
+# --- inference ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(1)
+    return MLP(MLPConfig(len(DATA.vocabulary), n_embd=4, n_hidden=12))
+
+
+def on_device(model):
+    copy = MLP(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.to(WHERE)
+
+
+@needs_kernels
+def test_losses_are_those_of_the_cpu(model, where, monkeypatch):
+    there = on_device(model)
+    found = inference.token_losses(there, DATA.dev.tokens, DATA.dev.targets)
+    mean = evaluate(there, DATA.train)
+    monkeypatch.setattr(device_engine, "DEVICES", ())
+    expected = inference.token_losses(model, DATA.dev.tokens, DATA.dev.targets)
+    assert found.device.type == "cpu"
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert mean == pytest.approx(evaluate(model, DATA.train), rel=1e-6)
+    monkeypatch.setattr(device_engine, "DEVICES", (WHERE,))
+    nothing = Examples(DATA.dev.tokens[:0], DATA.dev.targets[:0])
+    assert len(inference.token_losses(there, nothing.tokens, nothing.targets)) == 0
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature": 0.5}, {"temperature": 0.0}, {"top_k": 3}, {"prefix": "an", "top_k": 40}],
+    ids=str,
+)
+def test_draws_are_those_of_the_cpu(options, model, where, monkeypatch):
+    # In float64 the rounding of logits decides no draw.
+    model = model.double()
+    there = on_device(model.double()).double()
+    there.load_state_dict(model.state_dict())
+    found = sample(there, DATA.vocabulary, 60, max_length=12, **options)
+    assert sample(there, DATA.vocabulary, 9, max_length=12, **options) == found[:9]
+    monkeypatch.setattr(device_engine, "DEVICES", ())
+    assert found == sample(model, DATA.vocabulary, 60, max_length=12, **options)
+
+
+@needs_kernels
+def test_of_equal_logits_the_first_are_kept(model, where, monkeypatch):
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    there = on_device(model)
+    found = sample(there, DATA.vocabulary, 40, top_k=3, max_length=4)
+    monkeypatch.setattr(device_engine, "DEVICES", ())
+    assert found == sample(model, DATA.vocabulary, 40, top_k=3, max_length=4)
+
+
+@needs_kernels
+def test_logits_that_are_not_finite_give_no_samples(model, where):
+    model.output.bias.data[3] = torch.nan
+    for temperature in (0.0, 1.0):
+        with pytest.raises(ValueError, match="its logits are not finite"):
+            sample(on_device(model), DATA.vocabulary, 5, temperature=temperature)
+
+
+# --- what only a GPU can show ---------------------------------------------------------------------
+
+
+LECTURE = RunConfig(steps=300, eval_every=0, log_every=300)
+
+
+def on_a_gpu(test):
+    return pytest.mark.gpu(pytest.mark.skipif(WHERE != "cuda", reason="needs a GPU")(test))
+
+
+@on_a_gpu
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_the_lectures_model_follows_the_cpu_with_the_same_bits_each_time(
+    optimizer, way, monkeypatch
+):
+    config = replace(LECTURE, optimizer=optimizer, lr=0.01, max_grad_norm=1.0)
+    trainers = [config.trainer(DATA, device=WHERE) for _ in range(3)]
+    histories = [trainer.fit() for trainer in trainers]
+    for trainer, history in zip(trainers, histories, strict=True):
+        assert trainer.engine.persistent == (way == "kernel")
+        assert torch.equal(history.losses, histories[0].losses)
+        assert_same(trainer.model, trainers[0].model)
+    _, expected = on_cpu(config, monkeypatch)
+    torch.testing.assert_close(histories[0].losses, expected.losses, rtol=1e-3, atol=1e-3)
+
+
+@on_a_gpu
+def test_large_batches_are_steps_of_a_captured_graph(where, monkeypatch):
+    config = replace(LECTURE, batch_size=4096, steps=20, lr=0.01)
+    trainer = config.trainer(DATA, device=where)
+    history = trainer.fit()
+    assert not trainer.engine.persistent
+    assert trainer.engine._graph._graph is not None
+    _, expected = on_cpu(config, monkeypatch)
+    torch.testing.assert_close(history.losses, expected.losses, rtol=1e-3, atol=1e-3)
+
+
+@on_a_gpu
+def test_more_models_than_a_gpu_has_multiprocessors(where):
+    configs = [replace(LECTURE, steps=50, seed=seed) for seed in range(300)]
+    results = train_many(configs, DATA, device=where)
+    for seed in (0, 150, 299):
+        alone = configs[seed].trainer(DATA, device=where)
+        alone.fit()
+        assert_same(results[seed].model, alone.model)
