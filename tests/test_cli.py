@@ -398,7 +398,7 @@ def test_training_options_reach_the_run():
     first = ["--init", "unigram"]
     flags = [str(part) for option in options.items() for part in option]
     result = train("--direct", "--no-decay-biases", *first, *flags, "--n-hidden", 0, "--json")
-    assert only_json(result)["engine"] != "native"
+    assert only_json(result)["engine"] == "native"
     config = RunDirectory.open("runs/lecture").config()
     assert config["model"]["direct"] is True
     assert config["model"]["n_hidden"] == 0
