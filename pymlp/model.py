@@ -192,7 +192,9 @@ def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = N
     Embeddings are drawn from the standard normal distribution, the hidden weight from one that
     keeps the signal at its size through tanh (He et al., 2015), the output weight close to 0. The
     output bias alone decides the first predictions: log(1/V) for every token or, with `counts`,
-    the logarithm of its frequency, counts being raised by one. Either way the softmax sum of the
+    the logarithm of its frequency, counts being raised by one. With `counts` embeddings begin at a
+    twentieth of that size, too: a token that is met a few times keeps most of what it began with,
+    which would be noise to all others. Either way the softmax sum of the
     logits begins at about 1, where self-normalised training wants it (Devlin et al., 2014).
 
     Args:
@@ -206,7 +208,7 @@ def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = N
     def draw(parameter: Tensor, deviation: float) -> None:
         parameter.copy_(deviation * torch.randn(parameter.shape, generator=generator))
 
-    draw(model.embedding.weight, 1.0)
+    draw(model.embedding.weight, 1.0 if counts is None else 0.05)
     draw(model.hidden.weight, _TANH_GAIN / (sizes.block_size * sizes.n_embd) ** 0.5)
     draw(model.output.weight, 0.01)
     model.hidden.bias.zero_()

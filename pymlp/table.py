@@ -24,6 +24,7 @@ from pymlp.ngram import (
     Mixture,
     NGramCounts,
     NGramModel,
+    context_bins,
     frequency_bins,
 )
 from pymlp.ngram.base import Ids
@@ -32,8 +33,13 @@ from pymlp.run_config import RunConfig
 from pymlp.rundir import RunDirectory
 from pymlp.trainer import Trainer
 
-ROWS = {row.name: row for row in (*NEURAL_ROWS, *COUNTED_ROWS)}
-MIXTURES = ("fixed", "learned", "binned")
+ROWS: dict[str, Neural | Counted] = {row.name: row for row in (*NEURAL_ROWS, *COUNTED_ROWS)}
+# Of the sizes that the configuration has, alone and mixed.
+OWN, OWN_MIXED = "own", "own mixed"
+MIXTURES = ("fixed", "learned", "binned", "contexts")
+
+# Positions' worth of the common weights in each bin of contexts; those of the rarest have few.
+_PRIOR = 20
 
 # Examples whose losses are asked for at once; only memory depends on it.
 _AT_ONCE = 2**15
@@ -80,16 +86,18 @@ def paper_table(
 
     Neural rows are judged with the parameters that had the lowest dev loss. A mixed row is its
     neighbour's model, mixed with the trigram of deleted interpolation whose weights, like those of
-    the mixture, are learned on dev. The paper's class-based models are not among the rows.
+    the mixture, are learned on dev. The rows "own" and "own mixed" have the sizes of `config` and
+    `data` instead of the paper's. The paper's class-based models are not among the rows.
 
     Args:
         data: words; each row sets the block size.
         config: how every neural row is trained; each row sets the sizes.
         directory: gets one run directory a model; a run that is there is gone on with, so that an
             interrupted table goes on where it was.
-        rows: names of `ROWS`.
-        mixture: kind of the `Mixture`; the paper's figures are of "fixed", half and half, or
-            "binned" by the frequency of the context.
+        rows: names of `ROWS`, "own" or "own mixed".
+        mixture: "fixed", half and half, "learned", or "binned" by the frequency of the context,
+            as in the paper; "contexts" mixes with Kneser-Ney of order 5 as well, binned by the
+            longest context that train has (`pymlp.ngram.context_bins`).
         test: also read the test split.
         source: file that the data were read from, as for `Trainer.save`.
         callbacks: of the trainers.
@@ -101,18 +109,28 @@ def paper_table(
     Raises:
         ValueError: no such row or kind, or a run in `directory` was trained otherwise.
     """
-    unknown = [name for name in rows if name not in ROWS]
+    own = _own_rows(data, config)
+    unknown = [name for name in rows if name not in ROWS | own]
     if unknown or mixture not in MIXTURES:
         raise ValueError(
-            f"paper_table: rows must be among {', '.join(ROWS)} and mixture among "
+            f"paper_table: rows must be among {', '.join(ROWS | own)} and mixture among "
             f"{', '.join(MIXTURES)}, got {', '.join(unknown) or mixture}"
         )
     bench = _Bench(data, config, Path(directory), mixture, test, source, callbacks)
     made = []
     for name in rows:
-        made.append(bench.row(ROWS[name]))
+        made.append(bench.row((ROWS | own)[name]))
         on_row(made[-1])
     return made
+
+
+def _own_rows(data: Dataset, config: RunConfig) -> dict[str, Neural | Counted]:
+    sizes = (data.block_size + 1, config.n_hidden, config.n_embd, config.direct)
+    nothing = Figures(None, None, None)
+    return {
+        OWN: Neural(OWN, *sizes, False, nothing),
+        OWN_MIXED: Neural(OWN_MIXED, *sizes, True, nothing),
+    }
 
 
 class _Judged(NamedTuple):
@@ -188,7 +206,10 @@ class _Bench:
     def _counted(self, row: Counted) -> _Judged:
         if row.method == "deleted interpolation":
             return self._trigram
-        return self._count(KneserNey(row.order, *self._kind).fit)
+        return self._kneser_ney(row.order)
+
+    def _kneser_ney(self, order: int) -> _Judged:
+        return self._count(KneserNey(order, *self._kind).fit)
 
     @cached_property
     def _trigram(self) -> _Judged:
@@ -203,27 +224,31 @@ class _Bench:
         return _Judged({s: model.log_probs(ids, *self._span(s)) for s in self._splits}, seconds)
 
     def _mix(self, neural: LogProbs) -> LogProbs:
-        """The neural model with the trigram; weights that are learned are learned on dev."""
-        trigram = self._trigram.log_probs
+        """The network with n-gram models; weights that are learned are learned on dev."""
+        models = [neural, self._trigram.log_probs]
+        if self._mixture == "contexts":
+            models.append(self._kneser_ney(5).log_probs)
+            mixture = Mixture("binned", prior=_PRIOR)
+        else:
+            mixture = Mixture(self._mixture)
         bins = {split: self._bins(split) for split in self._splits}
-        mixture = Mixture(self._mixture).fit([neural["dev"], trigram["dev"]], bins["dev"])
-        return {
-            split: mixture.log_probs([neural[split], trigram[split]], bins[split])
-            for split in self._splits
-        }
+        mixture.fit([model["dev"] for model in models], bins["dev"])
+        return {s: mixture.log_probs([model[s] for model in models], bins[s]) for s in self._splits}
 
     def _bins(self, split: str) -> NDArray[np.int64] | None:
-        if self._mixture != "binned":
+        if self._mixture not in ("binned", "contexts"):
             return None
         counts = self._counts
-        ids = self._data.stream.ids.numpy()
-        contexts = counts.look_up(ids, *self._span(split)).contexts[:, -1]
-        return frequency_bins(contexts, counts.n_tokens)
+        found = counts.look_up(self._data.stream.ids.numpy(), *self._span(split))
+        if self._mixture == "contexts":
+            return context_bins(found)
+        return frequency_bins(found.contexts[:, -1], counts.n_tokens)
 
     @cached_property
     def _counts(self) -> NGramCounts:
         vocab_size, reset = self._kind
-        return NGramCounts(self._ids("train"), 3, vocab_size, reset)
+        order = 5 if self._mixture == "contexts" else 3
+        return NGramCounts(self._ids("train"), order, vocab_size, reset)
 
     # --- data -------------------------------------------------------------------------------------
 

@@ -155,14 +155,15 @@ def test_scaled_init_begins_with_the_frequencies():
     expected = torch.tensor([2, 1, 1, 4, 1]) / 9
     assert model.output.bias.exp().tolist() == pytest.approx(expected.tolist(), rel=1e-6)
     deviations = [p.std().item() for p in (model.embedding.weight, model.hidden.weight)]
-    assert deviations == pytest.approx([1.0, (5 / 3) / 1000**0.5], rel=0.15)
+    assert deviations == pytest.approx([0.05, (5 / 3) / 1000**0.5], rel=0.15)
     assert model.output.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert not model.hidden.bias.any()
     assert not model.direct.weight.any()
     log_z = model(tokens).logsumexp(-1)
     assert log_z.abs().max().item() < 0.5
     even = seeded_model(config, seed=3, init="scaled")
+    assert even.embedding.weight.std().item() == pytest.approx(1.0, rel=0.15)
     assert even.output.bias.tolist() == pytest.approx([-math.log(5)] * 5)
-    assert torch.equal(even.embedding.weight, model.embedding.weight)
+    assert torch.equal(even.hidden.weight, model.hidden.weight)
     with pytest.raises(ValueError, match="init='unigram' needs the counts"):
         seeded_model(config, seed=3, init="unigram")

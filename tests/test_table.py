@@ -61,7 +61,7 @@ def test_half_and_half(tmp_path, ids):
     assert math.log(row.perplexity["dev"]) == pytest.approx(-np.log(half).mean())
 
 
-@pytest.mark.parametrize("mixture", ["learned", "binned"])
+@pytest.mark.parametrize("mixture", ["learned", "binned", "contexts"])
 def test_learned_weights_are_better_than_either_model_on_dev(tmp_path, mixture):
     alone, mixed, trigram = paper_table(
         DATA, CONFIG, tmp_path, ["MLP7", "MLP8", "Del. Int."], mixture=mixture
@@ -80,6 +80,14 @@ def test_an_interrupted_table_goes_on(tmp_path):
     assert [row.seconds is None for row in made] == [True, False]
     with pytest.raises(ValueError, match="was trained with"):
         paper_table(DATA, replace(CONFIG, lr=0.2), tmp_path, ["MLP7"])
+
+
+def test_own_sizes(tmp_path):
+    config = replace(CONFIG, n_embd=7, n_hidden=9)
+    (row,) = paper_table(replace(DATA, block_size=3), config, tmp_path, ["own"])
+    model = RunDirectory.open(tmp_path / "t3-h9-e7").model()
+    assert (model.config.block_size, model.config.n_embd, model.config.n_hidden) == (3, 7, 9)
+    assert (row.row.order, row.paper.test) == (4, None)
 
 
 def test_unknown_rows(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,20 @@ from pymlp import sources
 from pymlp.commands.common import finite, json_option, note, print_json, threads_option
 from pymlp.commands.data_options import data_config, data_options
 from pymlp.commands.progress import reporter
-from pymlp.commands.train_options import TRAIN_OPTIONS, add_options
+from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
 from pymlp.paper import Neural
 from pymlp.presets import PRESETS
 from pymlp.run_config import RunConfig
-from pymlp.table import MIXTURES, ROWS, TableRow, paper_table
+from pymlp.table import MIXTURES, OWN, OWN_MIXED, ROWS, TableRow, paper_table
 
 
 def _rows(ctx: click.Context, parameter: click.Parameter, value: str) -> list[str]:
     names = [name.strip() for name in value.split(",")]
-    unknown = [name for name in names if name not in ROWS]
+    known = (*ROWS, OWN, OWN_MIXED)
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is not among {', '.join(ROWS)}")
+        raise click.BadParameter(f"{unknown[0]!r} is not among {', '.join(known)}")
     return names
 
 
@@ -44,13 +45,14 @@ def _rows(ctx: click.Context, parameter: click.Parameter, value: str) -> list[st
     type=click.Choice(list(PRESETS)),
     default="bengio",
     show_default=True,
-    help="Settings of data and training that the options below change; each row sets the sizes.",
+    help="Settings that the options below change; rows of the paper set their own sizes.",
 )
 @click.option(
     "--rows",
     default=",".join(ROWS),
     callback=_rows,
-    help="Which, separated by commas.  [default: all]",
+    help="Which, separated by commas; own and own mixed have the sizes of the preset and the "
+    "options.  [default: all of the paper's]",
 )
 @click.option(
     "--mixture",
@@ -58,11 +60,11 @@ def _rows(ctx: click.Context, parameter: click.Parameter, value: str) -> list[st
     default="fixed",
     show_default=True,
     help="Weights of network and trigram: half and half, learned on dev, or learned by the "
-    "frequency of the context.",
+    "frequency of the context. contexts adds Kneser-Ney of order 5, by the longest known context.",
 )
 @click.option("--test", is_flag=True, help="Also read the test split.")
 @data_options
-@add_options(TRAIN_OPTIONS)
+@add_options(MODEL_OPTIONS | TRAIN_OPTIONS)
 @threads_option
 @click.option(
     "--out",
@@ -89,7 +91,8 @@ def table(
     chosen = {name: value for name, value in options.items() if value is not None}
     config = _config(preset, chosen)
     prepared = data_config(source, PRESETS[preset].data, chosen)
-    data = sources.load(source, config=prepared)
+    sizes = {**PRESETS[preset].model, **chosen}
+    data = sources.load(source, sizes["block_size"], prepared)
     with reporter() as progress:
         made = paper_table(
             data,
@@ -110,9 +113,10 @@ def table(
 
 def _config(preset: str, chosen: Mapping[str, Any]) -> RunConfig:
     base = PRESETS[preset]
-    settings = {name: chosen[name] for name in TRAIN_OPTIONS if name in chosen}
+    known = {field.name for field in fields(RunConfig)}
+    settings = {**base.model, **base.train, "init": base.init, **chosen}
     try:
-        return RunConfig(**{**base.train, "init": base.init, **settings})
+        return RunConfig(**{name: x for name, x in settings.items() if name in known})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
