@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from pymlp.text import read_blocks
+from pymlp.text import iterate_lines
 
 Line = Sequence[str]
 
@@ -46,18 +46,7 @@ def read_lines(path: str | PathLike[str]) -> Lines:
         ValueError: the file is not valid UTF-8; the message has the line and the byte. Or it is
             damaged gzip.
     """
-    content = b"".join(read_blocks(path))
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}: not UTF-8 text: line {line}, byte {error.start} of the file is "
-            f"0x{content[error.start]:02x} ({error.reason}); convert the file to UTF-8"
-        ) from None
-    found = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
-    if found[-1] == "":  # what follows the last line end is not a line
-        found.pop()
+    found = list(iterate_lines(path))
     lines = Lines(line for line in found if line)
     lines.n_empty = len(found) - len(lines)
     return lines

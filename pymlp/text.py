@@ -1,12 +1,16 @@
-"""Text files, plain or gzip, block by block; and the stream of their tokens, numbered as met."""
+"""Text files, plain or gzip: their blocks, their lines, and the stream of their tokens.
+
+Tokens are numbered as they are met.
+"""
 
 from __future__ import annotations
 
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
 
 from pymlp import _engine
 
@@ -25,15 +29,55 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[bytes]:
         OSError: the file cannot be read (FileNotFoundError where there is none).
         ValueError: the file is damaged gzip.
     """
+    with _unpacked(path) as file:
+        yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
+
+
+def iterate_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The lines of a UTF-8 text file, plain or gzip, one after the other, empty ones included.
+
+    Raises:
+        OSError: as `read_blocks`.
+        ValueError: as `read_blocks` and `decode_lines`.
+    """
+    with _unpacked(path) as file:
+        yield from decode_lines(file, os.fspath(path))
+
+
+def decode_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    r"""Lines of UTF-8 without their ends, "\n" or "\r\n", the first without a byte order mark.
+
+    Args:
+        lines: as a file opened for bytes gives them.
+        name: of the file, for errors.
+
+    Raises:
+        ValueError: a line is not valid UTF-8; the message has the line and the byte.
+    """
+    begin = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name}: not UTF-8 text: line {number}, byte {begin + error.start} of the file is "
+                f"0x{line[error.start]:02x} ({error.reason}); convert the file to UTF-8"
+            ) from None
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        begin += len(line)
+        yield text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
+
+
+@contextmanager
+def _unpacked(path: str | os.PathLike[str]) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with open(path, "rb") as file:
-        if file.read(len(_GZIP_MAGIC)) != _GZIP_MAGIC:
-            file.seek(0)
-            yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
+        if not file.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
+            yield file
             return
-        file.seek(0)
         try:
             with gzip.open(file) as unpacked:
-                yield from iter(lambda: unpacked.read(_BLOCK_BYTES), b"")
+                yield unpacked
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(
                 f"{os.fspath(path)}: damaged gzip file: {error}; get or pack it again"

@@ -1,5 +1,6 @@
 """Scores: against cross-entropies, against themselves token by token, and with unknown tokens."""
 
+import gzip
 import json
 import math
 import subprocess
@@ -270,7 +271,28 @@ def test_command_errors(run, tmp_path):
     assert result.exit_code == 2
     assert "missing.txt" in result.stderr
     spoilt = tmp_path / "latin1.txt"
-    spoilt.write_bytes(b"ren\xe9\n")
-    result = CliRunner().invoke(main, ["score", str(path), str(spoilt)])
-    assert result.exit_code == 1
-    assert "utf-8" in result.stderr
+    spoilt.write_bytes(b"\nren\xe9\n")
+    place = "not UTF-8 text: line 2, byte 4 of the file is 0xe9"
+    for command in ("score", "rescore"):
+        for name in (str(spoilt), "-"):
+            arguments = [command, str(path), name]
+            result = CliRunner().invoke(main, arguments, input=spoilt.read_bytes())
+            assert result.exit_code == 1
+            assert f"{'standard input' if name == '-' else name}: {place}" in result.stderr
+
+
+def test_command_reads_text_as_training_does(run, tmp_path):
+    path, *_ = run
+    texts = {"plain": "emma\nxa\n", "mark": "\ufeffemma\r\nxa"}
+    packed = gzip.compress(texts["plain"].encode())
+    for name, content in {**texts, "packed": packed, "short": packed[:-9]}.items():
+        content = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(content)
+    plain, mark, packed, short = (
+        CliRunner().invoke(main, ["score", str(path), str(tmp_path / name)])
+        for name in ("plain", "mark", "packed", "short")
+    )
+    assert plain.exit_code == 0
+    assert plain.stdout == mark.stdout == packed.stdout
+    assert short.exit_code == 1
+    assert "short: damaged gzip file" in short.stderr

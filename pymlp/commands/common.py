@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ import torch
 from pymlp import sources
 from pymlp.data import Dataset
 from pymlp.rundir import RunDirectory
+from pymlp.text import decode_lines, iterate_lines
 
 
 def _set_threads(ctx: click.Context, parameter: click.Parameter, value: int | None) -> None:
@@ -49,6 +51,22 @@ def _open_run(ctx: click.Context, parameter: click.Parameter, value: str) -> Run
 
 
 run_argument = click.argument("run", callback=_open_run)
+
+
+def _read_lines(ctx: click.Context, parameter: click.Parameter, value: str) -> Iterator[str]:
+    if value == "-":
+        return decode_lines(sys.stdin.buffer, "standard input")
+    return iterate_lines(value)
+
+
+# Its lines, one after the other, plain or gzip; standard input is plain.
+text_argument = click.argument(
+    "lines",
+    metavar="[FILE]",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    default="-",
+    callback=_read_lines,
+)
 
 
 def print_json(result: Mapping[str, Any]) -> None:

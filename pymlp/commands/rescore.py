@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from collections.abc import Iterator
 
 import click
 
@@ -13,6 +13,7 @@ from pymlp.commands.common import (
     json_option,
     print_json,
     run_argument,
+    text_argument,
     threads_option,
 )
 from pymlp.rundir import RunDirectory
@@ -20,7 +21,7 @@ from pymlp.rundir import RunDirectory
 
 @click.command(epilog="Example: pymlp rescore runs/bengio nbest.txt --weight 0.5 --one-best")
 @run_argument
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@text_argument
 @click.option(
     "--weight",
     type=float,
@@ -39,7 +40,7 @@ from pymlp.rundir import RunDirectory
 @json_option
 def rescore(
     run: RunDirectory,
-    file: TextIO,
+    lines: Iterator[str],
     weight: float,
     one_best: bool,
     unnormalized: bool,
@@ -56,7 +57,7 @@ def rescore(
     rescored = nbest.rescore(
         run.model(best=best),
         run.vocabulary(),
-        nbest.parse(file),
+        nbest.parse(lines),
         weight,
         normalized=not unnormalized,
     )

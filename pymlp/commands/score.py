@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -17,6 +17,7 @@ from pymlp.commands.common import (
     print_json,
     run_argument,
     runs_on,
+    text_argument,
     threads_option,
 )
 from pymlp.rundir import RunDirectory
@@ -28,7 +29,7 @@ _LINES_SAMPLED = 1000
 
 @click.command(epilog="Example: pymlp score runs/lecture names.txt --per-token")
 @run_argument
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@text_argument
 @click.option("--no-bos", is_flag=True, help="Lines do not begin at their first token.")
 @click.option("--no-eos", is_flag=True, help="Lines do not end after their last token.")
 @click.option(
@@ -54,7 +55,7 @@ _LINES_SAMPLED = 1000
 @json_option
 def score(
     run: RunDirectory,
-    file: TextIO,
+    lines: Iterator[str],
     no_bos: bool,
     no_eos: bool,
     context: str | None,
@@ -79,21 +80,20 @@ def score(
     total = LineScore(0.0, 0, 0)
     count = 0
     first: list[str] = []
-    for lines in _blocks(file, 1 if line_buffered else _LINES_AT_ONCE):
-        first += lines[: _LINES_SAMPLED - len(first)]
-        for line, found in zip(lines, text.score(lines), strict=True):
+    for block in _blocks(lines, 1 if line_buffered else _LINES_AT_ONCE):
+        first += block[: _LINES_SAMPLED - len(first)]
+        for line, found in zip(block, text.score(block), strict=True):
             tokens = spelled.full_scores(line) if per_token else []
             _print(line, found, tokens, as_json)
             total = LineScore(*map(sum, zip(total, found, strict=True)))  # type: ignore[arg-type]
-        count += len(lines)
+        count += len(block)
     off = log_z(model, vocabulary, first, **options) if unnormalized else None
     _print_total(count, total, off, as_json)
 
 
-def _blocks(file: Iterable[str], size: int) -> Iterator[list[str]]:
-    stripped = (line.rstrip("\r\n") for line in file)
-    while lines := list(islice(stripped, size)):
-        yield lines
+def _blocks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+    while block := list(islice(lines, size)):
+        yield block
 
 
 def _print(line: str, found: LineScore, tokens: list[Any], as_json: bool) -> None:
