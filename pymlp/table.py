@@ -107,7 +107,8 @@ def paper_table(
         The rows in the order asked for.
 
     Raises:
-        ValueError: no such row or kind, or a run in `directory` was trained otherwise.
+        ValueError: no such row or kind, a split without examples, or a run in `directory` was
+            trained otherwise.
     """
     own = _own_rows(data, config)
     unknown = [name for name in rows if name not in ROWS | own]
@@ -116,7 +117,14 @@ def paper_table(
             f"paper_table: rows must be among {', '.join(ROWS | own)} and mixture among "
             f"{', '.join(MIXTURES)}, got {', '.join(unknown) or mixture}"
         )
-    bench = _Bench(data, config, Path(directory), mixture, test, source, callbacks)
+    judged = Splits._fields if test else Splits._fields[:2]
+    empty = [split for split in judged if data.sizes[split] == 0]
+    if empty:
+        raise ValueError(
+            f"paper_table: every split that is judged needs examples, {', '.join(empty)} has none, "
+            f"got {data.sizes}"
+        )
+    bench = _Bench(data, config, Path(directory), mixture, judged, source, callbacks)
     made = []
     for name in rows:
         made.append(bench.row((ROWS | own)[name]))
@@ -150,7 +158,7 @@ class _Bench:
         config: RunConfig,
         directory: Path,
         mixture: str,
-        test: bool,
+        splits: Sequence[str],
         source: str | None,
         callbacks: Sequence[Callback],
     ) -> None:
@@ -158,7 +166,7 @@ class _Bench:
         self._config = config
         self._directory = directory
         self._mixture = mixture
-        self._splits = Splits._fields if test else Splits._fields[:2]
+        self._splits = splits
         self._source = source
         self._callbacks = callbacks
         self._networks: dict[str, _Judged] = {}

@@ -78,10 +78,12 @@ def prepare(
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: the text is empty, not UTF-8 or damaged gzip, or an option is out of range.
+        ValueError: the text is empty, not UTF-8 or damaged gzip, or a token file itself; ``out`` is
+            the text; or an option is out of range.
     """
     check_kind(tokens)
     out = Path(out)
+    _check_paths(Path(path), out)
     reader = _engine.TextReader(tokens == "word")
     counts = np.zeros(0, np.int64)
     with tempfile.TemporaryFile(dir=out.parent) as numbers:
@@ -99,6 +101,15 @@ def prepare(
         )
         blocks = (ids[block] for block in _blocks_of(numbers))
         return _write(out, blocks, vocabulary, int(counts.sum()), reader)
+
+
+def _check_paths(path: Path, out: Path) -> None:
+    if is_token_file(path):
+        raise ValueError(f"{path} is a token file: prepare the text that it was made of")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"{out}: there is no directory {out.parent}")
+    if out.exists() and out.samefile(path):
+        raise ValueError(f"{out}: the token file would replace its text: name another file")
 
 
 def check_kind(tokens: str) -> None:

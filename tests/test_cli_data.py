@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from pymlp import data
 from pymlp.cli import main
+from pymlp.commands.sample import show
 
 TEXT = "the cat sat .\nthe dog sat .\n\nThe cat ran .\n" * 30
 SMALL = ["--n-embd", "4", "--n-hidden", "8", "--batch-size", "8", "--steps", "20", "--lr", "0.1"]
@@ -98,3 +99,14 @@ def test_errors_of_prepare():
         file.write(b"ok\n\xff")
     assert "line 2, byte 3" in run("prepare", "bad.txt", code=1).stderr
     assert "does not exist" in run("prepare", "nothing.txt", code=2).stderr
+    text = run("prepare", "x.txt", "--out", "x.txt", code=1).stderr
+    assert "would replace its text" in text
+    assert "what a token file holds" not in run("prepare", "--help").stdout
+
+
+def test_samples_are_not_padded_to_the_longest(capsys):
+    show(["a", "b" * 500], ["train", "new"])
+    short, long = capsys.readouterr().out.splitlines()
+    assert short.split() == ["a", "train"]
+    assert len(short) < 80
+    assert long == "b" * 500 + "  new"

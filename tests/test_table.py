@@ -114,3 +114,9 @@ def test_command(tmp_path):
     rows = json.loads(told.stdout)["rows"]
     assert [row["name"] for row in rows] == ["MLP9", "MLP10", "KN3"]
     assert np.isfinite([row["perplexity"]["dev"] for row in rows]).all()
+
+
+def test_every_split_that_is_judged_needs_examples(tmp_path):
+    without = replace(DATA, ends=DATA.ends._replace(dev=DATA.ends.train))
+    with pytest.raises(ValueError, match="dev has none"):
+        paper_table(without, CONFIG, tmp_path, ["KN3"])

@@ -351,6 +351,20 @@ def test_preparing_leaves_nothing_behind_when_it_fails(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_text_is_not_replaced_by_its_token_file(tmp_path):
+    path = write(tmp_path / "x.txt", TEXT)
+    (tmp_path / "same.txt").hardlink_to(path)
+    for out in ("x.txt", "same.txt"):
+        with pytest.raises(ValueError, match=rf"{out}: the token file would replace its text"):
+            prepare(path, tmp_path / out)
+    assert path.read_bytes() == TEXT.encode()
+    prepare(path, tmp_path / "x.tokens")
+    with pytest.raises(ValueError, match=r"x.tokens is a token file"):
+        prepare(tmp_path / "x.tokens", tmp_path / "y")
+    with pytest.raises(FileNotFoundError, match=r"there is no directory .*nowhere"):
+        prepare(path, tmp_path / "nowhere" / "y")
+
+
 # --- what is trained on them ----------------------------------------------------------------------
 
 

@@ -48,23 +48,24 @@ _SPLITTING: dict[str, tuple[Any, str]] = {
 
 # Where nothing is said.
 _DEFAULTS = {
-    "tokens": "char, or what a token file holds",
+    "tokens": "char",
     "min_count": "1",
     "vocab_size": "all",
     "vocab_from": "all",
     "split": "lines",
     "context": "across for words cut as they stand, else reset",
 }
+_OF_A_TOKEN_FILE = {"tokens": "char, or what a token file holds"}
 
 
 def vocabulary_options(command: F) -> F:
     """What is decided when a text is prepared; each parameter is None where it is not given."""
-    return _add(command, _VOCABULARY, {})
+    return _add(command, _VOCABULARY, _DEFAULTS, {})
 
 
 def data_options(command: F) -> F:
     """All of them; presets may have other defaults."""
-    return _add(command, _VOCABULARY | _SPLITTING, PRESETS)
+    return _add(command, _VOCABULARY | _SPLITTING, _DEFAULTS | _OF_A_TOKEN_FILE, PRESETS)
 
 
 def data_config(source: str, preset: Mapping[str, Any], chosen: Mapping[str, Any]) -> DataConfig:
@@ -82,13 +83,18 @@ def data_config(source: str, preset: Mapping[str, Any], chosen: Mapping[str, Any
         raise click.UsageError(str(error)) from error
 
 
-def _add(command: F, options: Mapping[str, tuple[Any, str]], presets: Mapping[str, Preset]) -> F:
+def _add(
+    command: F,
+    options: Mapping[str, tuple[Any, str]],
+    defaults: Mapping[str, str],
+    presets: Mapping[str, Preset],
+) -> F:
     for name, (kind, text) in reversed(list(options.items())):
         flag = "--" + name.replace("_", "-")
         if kind is None:
             command = click.option(flag, is_flag=True, default=None, help=text)(command)
             continue
         others = [f"{p.data[name]} for {preset}" for preset, p in presets.items() if name in p.data]
-        text = f"{text}  [default: {'; '.join([_DEFAULTS[name], *others])}]"
+        text = f"{text}  [default: {'; '.join([defaults[name], *others])}]"
         command = click.option(flag, type=kind, help=text)(command)
     return command

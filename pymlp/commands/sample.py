@@ -17,6 +17,9 @@ from pymlp.rundir import RunDirectory
 from pymlp.sampling import SAMPLE_SEED, membership
 from pymlp.sampling import sample as draw
 
+# Longer lines are not waited for: the others would wrap around.
+_WIDEST = 40
+
 
 @click.command(epilog="Example: pymlp sample runs/lecture -n 10 --temperature 0.8 --prefix mar")
 @run_argument
@@ -80,7 +83,7 @@ def sample(
 
 def show(lines: list[str], places: list[str | None]) -> None:
     """Print lines and where each stands already."""
-    width = max(map(len, lines), default=0)
+    width = min(_WIDEST, max(map(len, lines), default=0))
     for line, place in zip(lines, places, strict=True):
         click.echo(f"{line:<{width}}  {place or ''}".rstrip())
 

@@ -157,7 +157,9 @@ def _show(made: list[TableRow], mixture: str) -> None:
         judged = [f"{row.perplexity[split]:.1f}" for split in splits]
         paper = (_cell(row.paper.valid, "d"), _cell(row.paper.test, "d"))
         shown.add_row(row.row.name, *sizes, *cost, *judged, *paper)
-    Console().print(shown)
+    console = Console()
+    width = max(console.width, console.measure(shown).maximum)  # no figure is cut
+    console.print(shown, width=width, no_wrap=True, crop=False)
     click.echo(
         "Perplexities per token, ends of lines included. The paper's are of another tokenisation: "
         "compare ratios."
