@@ -70,6 +70,11 @@ def test_a_token_file_has_decided_what_a_preset_says_of_vocabularies():
     assert "min_count is for texts" in result.stderr
 
 
+def test_what_a_preset_says_of_words_does_not_hold_for_characters():
+    outcome = json.loads(train("x.txt", "--preset", "bengio", "--tokens", "char", "--json").stdout)
+    assert sum(outcome["examples"].values()) == len(TEXT.replace("\n\n", "\n"))
+
+
 def test_prepared_characters_are_the_default():
     assert "1,170 tokens" in run("prepare", "x.txt", "--out", "chars").stdout
     assert train("chars").exit_code == 0

@@ -71,9 +71,12 @@ def data_options(command: F) -> F:
 def data_config(source: str, preset: Mapping[str, Any], chosen: Mapping[str, Any]) -> DataConfig:
     """The configuration of a preset with what was chosen; what is wrong with it is wrong usage.
 
-    Of the file ``source``, which if it is a token file has decided about its vocabulary.
+    Of the file ``source``, which if it is a token file has decided about its vocabulary. What a
+    preset says of words does not hold for characters.
     """
     known = _VOCABULARY | _SPLITTING
+    if "tokens" in preset and chosen.get("tokens", preset["tokens"]) != preset["tokens"]:
+        preset = {}
     if Path(source).is_file() and is_token_file(source):
         preset = {name: value for name, value in preset.items() if name not in _VOCABULARY}
     settings = {name: chosen[name] for name in known if name in chosen}
