@@ -170,6 +170,7 @@ class _Bench:
         self._source = source
         self._callbacks = callbacks
         self._networks: dict[str, _Judged] = {}
+        self._fitted: dict[int, _Judged] = {}  # Kneser-Ney, by order
 
     def row(self, row: Neural | Counted) -> TableRow:
         if isinstance(row, Counted):
@@ -217,7 +218,9 @@ class _Bench:
         return self._kneser_ney(row.order)
 
     def _kneser_ney(self, order: int) -> _Judged:
-        return self._count(KneserNey(order, *self._kind).fit)
+        if order not in self._fitted:
+            self._fitted[order] = self._count(KneserNey(order, *self._kind).fit)
+        return self._fitted[order]
 
     @cached_property
     def _trigram(self) -> _Judged:
