@@ -68,7 +68,7 @@ def token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
     device = model.embedding.weight.device
     batches = zip(tokens.split(_NARROW_ROWS), targets.split(_NARROW_ROWS), strict=True)
     parts = [_token_logits(model, t.to(device), y.to(device)) for t, y in batches]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+    return _joined(parts)
 
 
 def _token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -
     if model.direct is not None:
         x = F.embedding(tokens, embedding).flatten(1)
         logits = logits + (x * F.embedding(targets, model.direct.weight)).sum(1, dtype=_wide(x))
-    return logits.double().cpu()
+    return logits
 
 
 @torch.no_grad()
@@ -91,10 +91,15 @@ def log_normalisers(model: MLP | reference.MLP, tokens: Tensor) -> Tensor:
         return token_losses(model, tokens, any_token) + token_logits(model, tokens, any_token)
     device = model.embedding.weight.device
     parts = [
-        (logits := model(part.to(device))).to(_wide(logits)).logsumexp(-1).double().cpu()
+        (logits := model(part.to(device))).to(_wide(logits)).logsumexp(-1)
         for part in tokens.split(_rows(model))
     ]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+    return _joined(parts)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Values of all examples, which may lie on a device: (N,) float64 on the CPU."""
+    return torch.cat(parts).double().cpu() if parts else torch.zeros(0, dtype=torch.float64)
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
@@ -121,7 +126,7 @@ def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
             F.cross_entropy(model(t.to(like.device)).to(dtype), y.to(like.device), reduction="none")
             for t, y in zip(tokens.split(rows), targets.split(rows), strict=True)
         ]
-        return torch.cat(parts).double().cpu() if parts else torch.zeros(0, dtype=torch.float64)
+        return _joined(parts)
     return _of_tokens(_LOSSES, model, tokens, targets, vocabulary=model.config.vocab_size)
 
 
