@@ -73,8 +73,8 @@ PRESETS: dict[str, Preset] = {
         },
         init="scaled",
     ),
-    # What served best on Brown within ten minutes on two cores: a longer context and wider layers
-    # than the paper's, held in check by dropout.
+    # The best of a few tried on Brown within ten minutes on two cores: a longer context and wider
+    # layers than the paper's, held in check by dropout.
     "word-best": Preset(
         data=_AS_THE_PAPER,
         model={"block_size": 10, "n_embd": 128, "n_hidden": 256},
