@@ -68,6 +68,7 @@ PRESETS: dict[str, Preset] = {
             "weight_decay": 1e-4,
             "decay_biases": False,
             "eval_every": 3_250,  # about a pass
+            "eval_train": False,
             "checkpoint_every": 3_250,
             "patience": 3,
         },

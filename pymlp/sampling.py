@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -34,6 +35,7 @@ def sample(
     prefix: str = "",
     seed: int = SAMPLE_SEED,
     max_length: int = 100,
+    across: bool = False,
 ) -> list[str]:
     """Draw ``n`` lines, token by token, all lines at once.
 
@@ -51,6 +53,9 @@ def sample(
         prefix: what every line starts with.
         seed: of a generator of its own; the global one is not touched.
         max_length: tokens after which a line is cut, the prefix included.
+        across: the lines are a text, one drawn after the other: the context of a line runs on from
+            the lines before it, as models of running text were trained
+            (`pymlp.data.DataConfig`). A line then depends on those before it.
 
     Returns:
         The lines, without the token that ends them.
@@ -67,7 +72,7 @@ def sample(
         raise ValueError(f"sample: top_k must be at least 1, got {top_k}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"sample: seed must be at least 0 and less than 2**63, got {seed}")
-    if n > 1 and can_draw(model):
+    if n > 1 and not across and can_draw(model):
         temperature = 0.0 if temperature < _COLDEST else temperature
         lines = draw_ids(
             model,
@@ -81,6 +86,8 @@ def sample(
         return vocabulary.decode_all(lines)
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     choose = partial(_choose, temperature=temperature, top_k=top_k, generator=generator)
+    if across:
+        return vocabulary.decode_all(_draw_text(model, choose, start, n, max_length))
     at_once = max(1, _MAX_PROBABILITIES // len(vocabulary))
     lines = []
     while len(lines) < n:
@@ -111,6 +118,32 @@ def _draw(
             torch.zeros(n, dtype=torch.int64, device=device).index_put((rows,), following)
         )
     return [_until_end(line) for line in torch.stack(columns, dim=1).tolist()]
+
+
+def _draw_text(
+    model: MLP | reference.MLP,
+    choose: Callable[[Tensor], Tensor],
+    start: list[int],
+    n: int,
+    max_length: int,
+) -> list[list[int]]:
+    """Ids of ``n`` lines that begin with ``start``, each after the one before."""
+    block_size = model.config.block_size
+    device = next(model.parameters()).device
+    context = deque([0] * block_size, block_size)
+    lines = []
+    for _ in range(n):
+        line = list(start)
+        context.extend(start)
+        while len(line) < max_length:
+            token = int(choose(model(torch.tensor([list(context)], device=device))))
+            if token == 0:
+                break
+            line.append(token)
+            context.append(token)
+        context.append(0)
+        lines.append(line)
+    return lines
 
 
 def _choose(

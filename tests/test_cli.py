@@ -310,6 +310,8 @@ def test_info_on_data():
     assert (report["test_in_train"]["lines"], report["test_in_train"]["n_lines"]) == (2, 2)
     assert "2 of 2 lines (100.0%)" in run("info", "--data", "lines.txt").stdout
     assert only_json(run("info", "--data", "--json"))["lines"] == len(names())
+    words = only_json(run("info", "--data", "lines.txt", "--tokens", "word", "--json"))
+    assert (words["vocab_size"], words["train_examples"]) == (3, 32)
 
 
 def test_bench_json():

@@ -55,6 +55,25 @@ def test_native_samples_do_not_depend_on_the_number_or_the_threads(set_num_threa
         assert sample(model, vocabulary, 5, seed=1) != few
 
 
+def test_a_text_is_drawn_line_after_line():
+    model, vocabulary = untrained()
+    generator = torch.Generator().manual_seed(sampling.SAMPLE_SEED)
+    context, expected = [0, 0, 0], []
+    for _ in range(6):
+        line = vocabulary.encode("a")
+        context = [*context[1:], *line]
+        while len(line) < 5:
+            probabilities = model(torch.tensor([context])).softmax(1)
+            token = torch.multinomial(probabilities, 1, generator=generator).item()
+            if token == 0:
+                break
+            line.append(token)
+            context = [*context[1:], token]
+        context = [*context[1:], 0]
+        expected.append(vocabulary.decode(line))
+    assert sample(model, vocabulary, 6, prefix="a", max_length=5, across=True) == expected
+
+
 def philox(counter, key):
     """Philox 4x32-10 of Salmon et al. (2011)."""
     c, k = list(counter), list(key)

@@ -90,6 +90,7 @@ def test_words_are_sampled(folder):
     opened = RunDirectory.open(folder / "run")
     model, vocabulary = opened.model(), opened.vocabulary()
     arguments = ["sample", folder / "run", "--json", "--max-length", 6, "--prefix", "w1 w2"]
+    arguments += ["--context", "reset"]
     (coldest,) = {
         sample["text"]
         for sample in objects(run(*arguments, "-n", 5, "--temperature", 0))[0]["samples"]
@@ -107,6 +108,20 @@ def test_words_are_sampled(folder):
             likeliest = model(torch.tensor([context])).topk(3).indices
             assert id in likeliest
             context = [*context[1:], id]
+
+
+def test_a_model_of_running_text_is_sampled_as_one(folder):
+    opened = RunDirectory.open(folder / "run")
+    model, vocabulary = opened.model(), opened.vocabulary()
+    arguments = ["sample", folder / "run", "--json", "-n", 4, "--temperature", 0]
+    context = [0] * 4
+    for sample in objects(run(*arguments, "--max-length", 3))[0]["samples"]:
+        line = vocabulary.encode(sample["text"])
+        for id in [*line, 0][:3]:
+            assert id == model(torch.tensor([context])).argmax().item()
+            context = [*context[1:], id]
+        if len(line) == 3:
+            context = [*context[1:], 0]
 
 
 def test_the_embedding_is_looked_at(folder):

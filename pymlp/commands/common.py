@@ -38,6 +38,13 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout."
 )
 
+context_option = click.option(
+    "--context",
+    type=click.Choice(["reset", "across"]),
+    help="Whether a context begins with its line or runs on from the lines before.  [default: as "
+    "the model was trained]",
+)
+
 best_option = click.option(
     "--best", is_flag=True, help="Use the parameters with the lowest dev loss, not the last ones."
 )
@@ -95,7 +102,9 @@ def data_of(run: RunDirectory) -> Dataset:
     return sources.recall(run.config()["data"], run.model_config().block_size)
 
 
-def runs_on(run: RunDirectory) -> bool:
-    """Whether contexts ran on from line to line when the run was trained."""
+def runs_on(run: RunDirectory, context: str | None) -> bool:
+    """Whether contexts run on from line to line: as `context_option` says, or as in training."""
+    if context:
+        return context == "across"
     config = sources.config_of(run.config()["data"])
     return not config.resets(of_words=bool(run.vocabulary().separator))

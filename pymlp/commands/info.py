@@ -14,6 +14,7 @@ import torch
 from pymlp import _engine, isa, sources
 from pymlp._library import CUDA_ARCHITECTURES
 from pymlp.commands.common import json_option, print_json
+from pymlp.commands.data_options import data_config, data_options
 from pymlp.data import Overlap, names
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -36,10 +37,11 @@ def _check_file(ctx: click.Context, parameter: click.Parameter, value: str | Non
     help="Report on the lines of FILE instead, without FILE on the bundled names: how many there "
     "are, how many are repeated, and how many of dev and test also stand in train.",
 )
+@data_options
 @json_option
-def info(source: str | None, as_json: bool) -> None:
+def info(source: str | None, as_json: bool, **options: Any) -> None:
     """Say what pymlp runs with on this machine; the first thing to put into a bug report."""
-    facts = _environment() if source is None else _report(source)
+    facts = _environment() if source is None else _report(source, options)
     if as_json:
         print_json(facts)
         return
@@ -73,13 +75,16 @@ def _cuda_devices() -> list[str]:
     return devices
 
 
-def _report(source: str) -> dict[str, Any]:
-    data = sources.load(source)
+def _report(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {name: value for name, value in options.items() if value is not None}
+    data = sources.load(source, config=data_config(source, {}, chosen))
     report = data.report()
     return {
         "data": source,
         "lines": report.n_lines,
         "empty_lines_skipped": data.n_empty,
+        "vocab_size": len(data.vocabulary),
+        **{f"{split}_examples": count for split, count in data.sizes.items()},
         "unique": report.n_unique,
         "repeated": report.n_repeated,
         "dev_in_train": asdict(report.dev),

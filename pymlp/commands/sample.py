@@ -6,11 +6,13 @@ import click
 
 from pymlp.commands.common import (
     best_option,
+    context_option,
     data_of,
     json_option,
     note,
     print_json,
     run_argument,
+    runs_on,
     threads_option,
 )
 from pymlp.rundir import RunDirectory
@@ -45,6 +47,7 @@ _WIDEST = 40
     show_default=True,
     help="Tokens after which a line is cut.",
 )
+@context_option
 @best_option
 @threads_option
 @json_option
@@ -56,6 +59,7 @@ def sample(
     prefix: str,
     seed: int,
     max_length: int,
+    context: str | None,
     best: bool,
     as_json: bool,
 ) -> None:
@@ -72,6 +76,7 @@ def sample(
         prefix=prefix,
         seed=seed,
         max_length=max_length,
+        across=runs_on(run, context),
     )
     places = _places(run, lines)
     if as_json:

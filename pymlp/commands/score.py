@@ -11,6 +11,7 @@ import click
 
 from pymlp.commands.common import (
     best_option,
+    context_option,
     finite,
     json_option,
     note,
@@ -32,12 +33,7 @@ _LINES_SAMPLED = 1000
 @text_argument
 @click.option("--no-bos", is_flag=True, help="Lines do not begin at their first token.")
 @click.option("--no-eos", is_flag=True, help="Lines do not end after their last token.")
-@click.option(
-    "--context",
-    type=click.Choice(["reset", "across"]),
-    help="Whether a context begins with its line or runs on from the lines before.  [default: as "
-    "the model was trained]",
-)
+@context_option
 @click.option("--per-token", is_flag=True, help="Also the log-probability of every token, in nats.")
 @click.option(
     "--line-buffered",
@@ -69,10 +65,10 @@ def score(
 
     One line out for each line in: nats, bits, perplexity, tokens, tokens that are not in the
     vocabulary, and the line, separated by tabs. The last line, on stderr, has the perplexity of
-    all. With --json there is one object a line, and one with the totals at the end.
+    all; an empty line counts as the end of a line, while training skips it. With --json there is one object a line, and one with the totals at the end.
     """
     model, vocabulary = run.model(best=best), run.vocabulary()
-    across = context == "across" if context else runs_on(run)
+    across = runs_on(run, context)
     options = {"bos": not no_bos, "eos": not no_eos, "across": across}
     text, spelled = (
         Text(model, vocabulary, normalized=not unnormalized, **options) for _ in range(2)

@@ -53,8 +53,9 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
     click.echo(evaluation_line(history.evals[-1]))
     if math.isfinite(history.us_per_step):
         click.echo(f"{history.us_per_step:,.0f} microseconds per step")
-    lines = draw(run.model(), trainer.data.vocabulary, _SAMPLES)
-    sample.show(lines, list(membership(lines, trainer.data)))
+    data = trainer.data
+    lines = draw(run.model(), data.vocabulary, _SAMPLES, across=not data.stream.reset)
+    sample.show(lines, list(membership(lines, data)))
     click.echo(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
 
 
