@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymlp import MLP, MLPConfig, RunConfig, TrainConfig, Trainer, stepper
-from pymlp.batches import Batches
+from pymlp import MLP, MLPConfig, TrainConfig, Trainer
 from pymlp.data import Dataset, Examples, Splits, Vocabulary
 from pymlp.engines import choose_engine, make_engine
 from pymlp.native import NativeEngine
@@ -330,51 +329,6 @@ def test_a_signal_ends_a_run_with_the_state_consistent(batch_size):
     assert all(torch.equal(v, engine.state_dict()[k]) for k, v in again.state_dict().items())
 
 
-def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c, monkeypatch):
-    # Calls of the engine so long that it is interrupted within one.
-    monkeypatch.setattr(stepper, "_UNINTERRUPTED_SECONDS", 10.0)
-    data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
-    steps = 100_000
-    config = TrainConfig(steps=steps, batch_size=1, engine="native", eval_every=0, log_every=steps)
-
-    def trainer():
-        torch.manual_seed(0)
-        return Trainer(MLP(MLPConfig(len(data.vocabulary))), data, config)
-
-    interrupted, expected = trainer(), trainer()
-    timer = threading.Timer(0.2, press_ctrl_c)
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.fit()
-    assert 0 < interrupted.step < steps
-    history = interrupted.fit()
-    assert torch.equal(history.losses, expected.fit().losses)
-
-
-def test_a_trainer_can_be_stopped_within_a_step():
-    data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
-    config = TrainConfig(steps=1000, batch_size=1_000_000, engine="native", eval_every=0)
-    torch.manual_seed(0)
-    trainer = Trainer(MLP(MLPConfig(len(data.vocabulary), n_hidden=2000)), data, config)
-    timer = threading.Timer(0.3, trainer.stop)
-    timer.start()
-    before = {name: p.clone() for name, p in trainer.model.state_dict().items()}
-    start = time.perf_counter()
-    history = trainer.fit()
-    assert time.perf_counter() - start < 2  # one step takes several seconds
-    assert trainer.step == len(history.losses) == 0
-    assert all(torch.equal(p, before[name]) for name, p in trainer.model.state_dict().items())
-
-
-def test_steps_given_back_are_drawn_again():
-    batches, expected = Batches(100, 4, seed=1), Batches(100, 4, seed=1)
-    drawn = batches.take(9)
-    batches.give_back(5)
-    assert torch.equal(batches.take(5), drawn[4:])
-    expected.take(9)
-    assert torch.equal(batches.take(3), expected.take(3))
-
-
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
 @pytest.mark.parametrize(("first", "second"), [("native", "autograd"), ("reference", "native")])
 def test_a_run_may_change_its_engine(first, second, optimizer):
@@ -481,18 +435,3 @@ def test_profile_names_every_phase():
     phases = {"batch", "index", "forward", "softmax", "backward", "dembedding", "norm", "update"}
     assert set(engine.profile) == phases
     assert all(seconds > 0 for seconds in engine.profile.values())
-
-
-def test_a_stop_while_batches_are_drawn_is_not_lost(monkeypatch):
-    data = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
-    trainer = RunConfig(steps=5, batch_size=4, n_hidden=8, eval_every=0).trainer(data)
-    take = Batches.take
-
-    def stopped(self, limit):
-        trainer.stop()
-        return take(self, limit)
-
-    monkeypatch.setattr(Batches, "take", stopped)
-    assert trainer.stepper.begin(5).stopping
-    monkeypatch.undo()
-    assert not trainer.stepper.begin(5).stopping

@@ -1,0 +1,70 @@
+"""Training that is interrupted or stopped: nothing is lost, nothing is done twice."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from pymlp import MLP, MLPConfig, RunConfig, TrainConfig, Trainer, stepper
+from pymlp.batches import Batches
+from pymlp.data import Dataset
+
+DATA = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
+
+
+def test_ctrl_c_leaves_a_trainer_that_goes_on(press_ctrl_c, monkeypatch):
+    # Calls of the engine so long that it is interrupted within one.
+    monkeypatch.setattr(stepper, "_UNINTERRUPTED_SECONDS", 10.0)
+    steps = 100_000
+    config = TrainConfig(steps=steps, batch_size=1, engine="native", eval_every=0, log_every=steps)
+
+    def trainer():
+        torch.manual_seed(0)
+        return Trainer(MLP(MLPConfig(len(DATA.vocabulary))), DATA, config)
+
+    interrupted, expected = trainer(), trainer()
+    timer = threading.Timer(0.2, press_ctrl_c)
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit()
+    assert 0 < interrupted.step < steps
+    history = interrupted.fit()
+    assert torch.equal(history.losses, expected.fit().losses)
+
+
+def test_a_trainer_can_be_stopped_within_a_step():
+    config = TrainConfig(steps=1000, batch_size=1_000_000, engine="native", eval_every=0)
+    torch.manual_seed(0)
+    trainer = Trainer(MLP(MLPConfig(len(DATA.vocabulary), n_hidden=2000)), DATA, config)
+    timer = threading.Timer(0.3, trainer.stop)
+    timer.start()
+    before = {name: p.clone() for name, p in trainer.model.state_dict().items()}
+    start = time.perf_counter()
+    history = trainer.fit()
+    assert time.perf_counter() - start < 2  # one step takes several seconds
+    assert trainer.step == len(history.losses) == 0
+    assert all(torch.equal(p, before[name]) for name, p in trainer.model.state_dict().items())
+
+
+def test_steps_given_back_are_drawn_again():
+    batches, expected = Batches(100, 4, seed=1), Batches(100, 4, seed=1)
+    drawn = batches.take(9)
+    batches.give_back(5)
+    assert torch.equal(batches.take(5), drawn[4:])
+    expected.take(9)
+    assert torch.equal(batches.take(3), expected.take(3))
+
+
+def test_a_stop_while_batches_are_drawn_is_not_lost(monkeypatch):
+    trainer = RunConfig(steps=5, batch_size=4, n_hidden=8, eval_every=0).trainer(DATA)
+    take = Batches.take
+
+    def stopped(self, limit):
+        trainer.stop()
+        return take(self, limit)
+
+    monkeypatch.setattr(Batches, "take", stopped)
+    assert trainer.stepper.begin(5).stopping
+    monkeypatch.undo()
+    assert not trainer.stepper.begin(5).stopping
