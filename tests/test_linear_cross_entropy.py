@@ -89,6 +89,15 @@ def test_extreme_logits_behave_as_in_torch(isa):
             torch.testing.assert_close(ours.grad, torchs.grad, equal_nan=True)
 
 
+def test_smoothing_over_many_classes_of_negative_weight_is_torchs(isa):
+    torch.manual_seed(0)
+    input, linear = torch.randn(20, 8), torch.randn(3000, 8)
+    target, weight = torch.randint(0, 3000, (20,)), -torch.rand(3000)
+    terms = {"weight": weight, "label_smoothing": 0.1}
+    loss = linear_cross_entropy(input, linear, target, **terms)
+    torch.testing.assert_close(loss, F.cross_entropy(input @ linear.T, target, **terms))
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_extreme_logits_of_many_classes_behave_as_in_torch(isa, label_smoothing):
     # The logits are the bias. Whole tiles of classes have no probability, or all of it.

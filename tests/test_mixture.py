@@ -68,6 +68,15 @@ def test_binned_weights_follow_the_bins():
     np.testing.assert_allclose(binned.weights, apart, atol=1e-2)
 
 
+@pytest.mark.parametrize(("prior", "weight"), [(0, 1), (20, 2 / 3)])
+def test_a_bin_may_want_what_all_others_do_without(prior, weight):
+    """The common weight of the second model is almost 0; bin 1 has nothing but good of it."""
+    bins = np.repeat([0, 1], [9900, 100])
+    log_probs = np.log([np.full(10000, 0.2), np.where(bins == 1, 0.4, 0.1)])
+    mixture = Mixture("binned", prior=prior).fit(log_probs, bins, tolerance=1e-12)
+    assert mixture.weights[1, 1] == pytest.approx(weight, abs=1e-4)
+
+
 def test_bins_without_data_have_the_common_weights():
     log_probs, bins = models(500)
     learned = Mixture("learned").fit(log_probs)

@@ -142,7 +142,7 @@ void bind_ngram(py::module_& module) {
       .def(py::init([](std::shared_ptr<Counts> counts) {
              return std::make_unique<KneserNey>(std::move(counts));
            }),
-           py::arg("counts"), py::call_guard<py::gil_scoped_release>())
+           py::arg("counts").none(false), py::call_guard<py::gil_scoped_release>())
       .def("log_probs", &log_probs, py::arg("ids").noconvert(), py::arg("begin"), py::arg("end"),
            "Natural logarithms of the probabilities of the positions from begin to end.")
       .def("discounts", &discounts, py::arg("n"), "D1, D2 and D3+ of order n.")

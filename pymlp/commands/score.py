@@ -65,7 +65,8 @@ def score(
 
     One line out for each line in: nats, bits, perplexity, tokens, tokens that are not in the
     vocabulary, and the line, separated by tabs. The last line, on stderr, has the perplexity of
-    all; an empty line counts as the end of a line, while training skips it. With --json there is one object a line, and one with the totals at the end.
+    all. An empty line is scored as the end of a line, while training skips it. With --json there is
+    one object a line, and one with the totals at the end.
     """
     model, vocabulary = run.model(best=best), run.vocabulary()
     across = runs_on(run, context)

@@ -26,7 +26,10 @@ MODEL_OPTIONS: dict[str, tuple[Any, str]] = {
 }
 # The type is None for what is switched on and off.
 TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
-    "steps": (_POSITIVE, "Parameter updates in all; a run that is gone on with trains up to this step."),
+    "steps": (
+        _POSITIVE,
+        "Parameter updates in all; a run that is gone on with trains up to this step.",
+    ),
     "batch_size": (_POSITIVE, "Examples in a step."),
     "lr": (click.FloatRange(min=0.0, min_open=True), "Learning rate."),
     "optimizer": (click.Choice(OPTIMIZERS), "As in torch.optim; momentum is SGD with momentum."),

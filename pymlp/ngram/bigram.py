@@ -31,7 +31,7 @@ class Bigram(NGramModel):
         if not k >= 0:
             raise ValueError(f"Bigram: k must be from 0 up, got {k}")
         self.vocab_size = vocab_size
-        self.k = k
+        self.k = float(k)  # counts are int32
         self._counts: NGramCounts | None = None
 
     def fit(self, ids: ArrayLike) -> Bigram:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pymlp.ngram.base import Floats
 from pymlp.ngram.em import maximise, scale
+
+# What bins begin with of equal weights: EM would hardly leave a weight that is almost 0.
+_EQUAL_SHARE = 0.01
 
 
 class Mixture:
@@ -46,8 +50,10 @@ class Mixture:
             raise ValueError(f"Mixture: kind must be fixed, learned or binned, got {kind!r}")
         if weights is not None and kind != "fixed":
             raise ValueError(f"Mixture: weights are for kind 'fixed', not for {kind!r}")
-        if prior < 0 or (prior > 0 and kind != "binned"):
-            raise ValueError(f"Mixture: prior must be 0, or positive if binned, got {prior}")
+        if not 0 <= prior < math.inf or (prior > 0 and kind != "binned"):
+            raise ValueError(
+                f"Mixture: prior must be 0, or positive and finite if binned, got {prior}"
+            )
         self.kind = kind
         self.prior = prior
         self.weights: Floats | None = None if weights is None else _checked_weights(weights)
@@ -78,6 +84,7 @@ class Mixture:
         if len(table) == 0:
             raise ValueError("Mixture: there are no positions to learn weights from")
         self._check_bins(bins)
+        checked = None if bins is None else _checked_bins(bins, len(table))
         if self.kind == "fixed":
             return self
         learn = partial(maximise, table, tolerance=tolerance, max_steps=max_steps)
@@ -85,10 +92,11 @@ class Mixture:
         uniform = np.full((1, table.shape[1]), 1 / table.shape[1])
         self._common, self.objectives = learn(one_bin, uniform, 0 * uniform)
         self.weights = self._common[0]
-        if self.kind == "binned":
-            checked = _checked_bins(bins, len(table))
-            start = np.repeat(self._common, checked.max() + 1, axis=0)
-            self.weights, self.objectives = learn(checked, start, self.prior * start)
+        if checked is not None:
+            common = np.repeat(self._common, checked.max() + 1, axis=0)
+            apart = common + _EQUAL_SHARE * (uniform - common)
+            start = np.where(np.bincount(checked)[:, None] > 0, apart, common)
+            self.weights, self.objectives = learn(checked, start, self.prior * common)
         return self
 
     def log_probs(self, log_probs: Sequence[ArrayLike], bins: ArrayLike | None = None) -> Floats:
@@ -136,8 +144,8 @@ def _table(log_probs: Sequence[ArrayLike]) -> Floats:
     if not shapes or len(shapes[0]) != 1 or len(set(shapes)) > 1:
         raise ValueError(f"Mixture: expected log-probabilities of one shape (N,), got {shapes}")
     table = np.stack(columns, axis=1)
-    if np.isnan(table).any():
-        raise ValueError("Mixture: there is a NaN among the log-probabilities")
+    if not (table < np.inf).all():
+        raise ValueError("Mixture: there is a NaN or +inf among the log-probabilities")
     return table
 
 

@@ -247,8 +247,9 @@ struct VocabularyPass {
           below = fma(w, top - load(x + v * rows + i, lanes), below);
         }
         below = fma(constant(tile.weight), higher - top, below);
+        // Of a block's first tile there are no weights before, and `before` is the lowest there is.
         const Vec<A> earlier =
-            tile.before > 0 ? constant(tile.before) * (higher - before) : constant(A(0));
+            tile.before != 0 ? constant(tile.before) * (higher - before) : constant(A(0));
         store(spread_at, load(spread_at, lanes) + earlier + below, lanes);
       }
     });
