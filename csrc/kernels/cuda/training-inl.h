@@ -7,46 +7,12 @@
 #pragma once
 
 #include "kernels/cuda/mlp_update-inl.h"
+#include "kernels/cuda/placed-inl.h"
 #include "kernels/cuda/training_layout-inl.h"
 #include "kernels/cuda/training_products-inl.h"
 
 namespace pymlp {
 namespace cuda {
-
-// Numbers of the parameters' layout that lie in shared memory or, where it is too small, elsewhere.
-template <class A>
-class Placed {
- public:
-  PYMLP_DEVICE Placed(Thread& t, int count, bool in_shared, A* elsewhere)
-      : shared_(t.shared<A>(in_shared ? count : 0)), elsewhere_(in_shared ? nullptr : elsewhere) {}
-
-  PYMLP_DEVICE A get(int i) const { return elsewhere_ ? elsewhere_[i] : A(shared_[i]); }
-  PYMLP_DEVICE void set(int i, A x) const {
-    if (elsewhere_) {
-      elsewhere_[i] = x;
-    } else {
-      shared_[i] = x;
-    }
-  }
-  PYMLP_DEVICE void load(int i, A (&x)[4]) const {
-    if (elsewhere_) {
-      load_elements(elsewhere_, i, i + 4, A(0), x);
-    } else {
-      load_four(shared_, i, x);
-    }
-  }
-  PYMLP_DEVICE void store(int i, const A (&x)[4]) const {
-    if (elsewhere_) {
-      store_elements(elsewhere_, i, i + 4, x);
-    } else {
-      store_four(shared_, i, x);
-    }
-  }
-
- private:
-  Shared<A> shared_;
-  A* elsewhere_;
-};
 
 // What one thread does in the phases of a step.
 template <class A>
@@ -183,8 +149,7 @@ class TrainingBlock {
     }
   }
 
-  // --- forward
-  // ------------------------------------------------------------------------------------
+  // --- forward -----------------------------------------------------------------------------------
 
   using Rows = SharedFactor<A, false>;
   using Columns = SharedFactor<A, true>;
@@ -261,8 +226,7 @@ class TrainingBlock {
     return double(A(sum / l.z.B));
   }
 
-  // --- backward
-  // -----------------------------------------------------------------------------------
+  // --- backward ----------------------------------------------------------------------------------
 
   // Up to tanh's input. The column of the bias becomes 0, as its hidden unit is 1.
   PYMLP_DEVICE void compute_dhidden() const {
@@ -352,8 +316,7 @@ class TrainingBlock {
     }
   }
 
-  // --- update
-  // -------------------------------------------------------------------------------------
+  // --- update ------------------------------------------------------------------------------------
 
   // Made where it is used: kept through a step it would take registers from the products. The mean
   // over the batch is its factor.
