@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -86,26 +85,28 @@ def sample(
         return vocabulary.decode_all(lines)
     generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     choose = partial(_choose, temperature=temperature, top_k=top_k, generator=generator)
-    if across:
-        return vocabulary.decode_all(_draw_text(model, choose, start, n, max_length))
-    at_once = max(1, _MAX_PROBABILITIES // len(vocabulary))
+    at_once = 1 if across else max(1, _MAX_PROBABILITIES // len(vocabulary))
+    before: list[int] = []  # what the next line goes on from
     lines = []
     while len(lines) < n:
-        lines += _draw(model, choose, start, min(at_once, n - len(lines)), max_length)
+        lines += _draw(model, choose, before, start, min(at_once, n - len(lines)), max_length)
+        if across:
+            before = [*before, *lines[-1], 0][-model.config.block_size :]
     return vocabulary.decode_all(lines)
 
 
 def _draw(
     model: MLP | reference.MLP,
     choose: Callable[[Tensor], Tensor],
+    before: list[int],
     start: list[int],
     n: int,
     max_length: int,
 ) -> list[list[int]]:
-    """Ids of ``n`` lines that begin with ``start``."""
+    """Ids of ``n`` lines, each of which goes on from ``before`` and begins with ``start``."""
     block_size = model.config.block_size
     device = next(model.parameters()).device
-    context = torch.tensor(([0] * block_size + start)[-block_size:], device=device)
+    context = torch.tensor(([0] * block_size + before + start)[-block_size:], device=device)
     contexts = context.expand(n, -1)  # of the lines that have not ended
     rows = torch.arange(n, device=device)  # which lines these are
     columns = [torch.full((n,), token, device=device) for token in start]
@@ -118,32 +119,6 @@ def _draw(
             torch.zeros(n, dtype=torch.int64, device=device).index_put((rows,), following)
         )
     return [_until_end(line) for line in torch.stack(columns, dim=1).tolist()]
-
-
-def _draw_text(
-    model: MLP | reference.MLP,
-    choose: Callable[[Tensor], Tensor],
-    start: list[int],
-    n: int,
-    max_length: int,
-) -> list[list[int]]:
-    """Ids of ``n`` lines that begin with ``start``, each after the one before."""
-    block_size = model.config.block_size
-    device = next(model.parameters()).device
-    context = deque([0] * block_size, block_size)
-    lines = []
-    for _ in range(n):
-        line = list(start)
-        context.extend(start)
-        while len(line) < max_length:
-            token = int(choose(model(torch.tensor([list(context)], device=device))))
-            if token == 0:
-                break
-            line.append(token)
-            context.append(token)
-        context.append(0)
-        lines.append(line)
-    return lines
 
 
 def _choose(

@@ -47,15 +47,6 @@ def test_a_trainer_can_be_stopped_within_a_step():
     assert all(torch.equal(p, before[name]) for name, p in trainer.model.state_dict().items())
 
 
-def test_steps_given_back_are_drawn_again():
-    batches, expected = Batches(100, 4, seed=1), Batches(100, 4, seed=1)
-    drawn = batches.take(9)
-    batches.give_back(5)
-    assert torch.equal(batches.take(5), drawn[4:])
-    expected.take(9)
-    assert torch.equal(batches.take(3), expected.take(3))
-
-
 def test_a_stop_while_batches_are_drawn_is_not_lost(monkeypatch):
     trainer = RunConfig(steps=5, batch_size=4, n_hidden=8, eval_every=0).trainer(DATA)
     take = Batches.take

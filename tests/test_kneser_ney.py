@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from pymlp import _engine
 from pymlp.ngram import KneserNey
 
 BOTH = pytest.mark.parametrize("reset", [True, False])
@@ -188,3 +189,8 @@ def test_kenlm_scores_the_arpa_file_as_the_model_does(tmp_path, order):
         line = [generator.randrange(1, vocab_size) for _ in range(length)]
         found = model.log_probs([*line, 0]).sum() / np.log(10)
         assert found == pytest.approx(peer.score(" ".join(spellings[i] for i in line)), rel=2e-6)
+
+
+def test_nothing_is_no_counts():
+    with pytest.raises(TypeError):
+        _engine.KneserNey(None)

@@ -109,8 +109,11 @@ def test_errors_say_what_is_wrong():
         Mixture("learned").fit([[], []])
     with pytest.raises(ValueError, match="position 1 has probability 0 under all"):
         Mixture("learned").fit([[0.0, -np.inf]] * 2)
-    with pytest.raises(ValueError, match="NaN"):
-        Mixture("learned").fit([a, a * np.nan])
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="prior must be 0, or positive and finite"):
+            Mixture("binned", prior=wrong)
+        with pytest.raises(ValueError, match="NaN"):
+            Mixture("learned").fit([a, [0.0, wrong]])
     with pytest.raises(ValueError, match="'binned' needs bins"):
         Mixture("binned").fit([a, a])
     with pytest.raises(ValueError, match="'learned' takes no bins"):

@@ -76,6 +76,11 @@ text_argument = click.argument(
 )
 
 
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def print_json(result: Mapping[str, Any]) -> None:
     """One line on stdout."""
     click.echo(json.dumps(result, allow_nan=False))

@@ -13,7 +13,7 @@ import torch
 
 from pymlp import _engine, isa, sources
 from pymlp._library import CUDA_ARCHITECTURES
-from pymlp.commands.common import json_option, print_json
+from pymlp.commands.common import given, json_option, print_json
 from pymlp.commands.data_options import data_config, data_options
 from pymlp.data import Overlap, names
 
@@ -41,7 +41,11 @@ def _check_file(ctx: click.Context, parameter: click.Parameter, value: str | Non
 @json_option
 def info(source: str | None, as_json: bool, **options: Any) -> None:
     """Say what pymlp runs with on this machine; the first thing to put into a bug report."""
-    facts = _environment() if source is None else _report(source, options)
+    chosen = given(options)
+    if source is None and chosen:
+        flag = next(iter(chosen)).replace("_", "-")
+        raise click.UsageError(f"--{flag} says how a file is read: give --data, too")
+    facts = _environment() if source is None else _report(source, chosen)
     if as_json:
         print_json(facts)
         return
@@ -76,8 +80,7 @@ def _cuda_devices() -> list[str]:
 
 
 def _report(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    chosen = {name: value for name, value in options.items() if value is not None}
-    data = sources.load(source, config=data_config(source, {}, chosen))
+    data = sources.load(source, config=data_config(source, {}, options))
     report = data.report()
     return {
         "data": source,

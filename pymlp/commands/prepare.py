@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pymlp.commands.common import json_option, print_json, shown
+from pymlp.commands.common import given, json_option, print_json, shown
 from pymlp.commands.data_options import vocabulary_options
 from pymlp.data import prepare as write_token_file
 
@@ -28,7 +28,7 @@ def prepare(text: Path, out: Path | None, as_json: bool, **options: Any) -> None
     be larger than that.
     """
     out = out or text.with_name(f"{text.name}.tokens")
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = given(options)
     made = write_token_file(text, out, **({"tokens": "char"} | chosen))
     figures = {
         "tokens": made.n_tokens,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pymlp import sources
-from pymlp.commands.common import finite, json_option, note, print_json, threads_option
+from pymlp.commands.common import finite, given, json_option, note, print_json, threads_option
 from pymlp.commands.data_options import data_config, data_options
 from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
@@ -88,7 +88,7 @@ def table(
 
     The paper's own perplexities are of another tokenisation of the Brown corpus: compare ratios.
     """
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = given(options)
     config = _config(preset, chosen)
     prepared = data_config(source, PRESETS[preset].data, chosen)
     sizes = {**PRESETS[preset].model, **chosen}

@@ -17,7 +17,7 @@ from pymlp import sources
 from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
-from pymlp.commands.common import json_option, note, shown, threads_option
+from pymlp.commands.common import given, json_option, note, shown, threads_option
 from pymlp.commands.data_options import data_config, data_options
 from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
@@ -106,7 +106,7 @@ def train(
     Leaves a run directory with the model, the configuration, all losses, checkpoints to resume
     from, and pictures of the loss and the embedding. Ctrl-C saves a checkpoint first.
     """
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = given(options)
     place = _device(device)
     with reporter() as progress:
         if resume:
