@@ -155,15 +155,21 @@ def _launch(runs: Sequence[_Run], pool: ThreadPoolExecutor) -> None:
     for run in runs:
         if not run.is_persistent:
             run.guarded(run.step_alone)
-    steppers = [run.trainer.stepper for run in together]
-    steps = list(pool.map(_Run.begin_steps, together))
+    try:
+        _step_together(together, list(pool.map(_Run.begin_steps, together)))
+    except Exception as error:  # lack of memory, say: models that have ended keep their results
+        for run in together:
+            run.fail(error)
+
+
+def _step_together(runs: Sequence[_Run], steps: Sequence[Steps]) -> None:
     start = time.perf_counter()
     try:
-        run_together([(run.engine, part) for run, part in zip(together, steps, strict=True)])
+        run_together([(run.engine, part) for run, part in zip(runs, steps, strict=True)])
     finally:
         seconds = time.perf_counter() - start
-        for stepper, part in zip(steppers, steps, strict=True):
-            stepper.end(part, seconds)
+        for run, part in zip(runs, steps, strict=True):
+            run.trainer.stepper.end(part, seconds)
 
 
 def _check(configs: Sequence[RunConfig], workers: int) -> None:
@@ -204,10 +210,13 @@ class _Run:
         """Carry out a part of the training; an error is the model's end, and not the others'."""
         try:
             part()
-        except DivergedError as diverged:
-            self._end(str(diverged))
-        except Exception as other:  # lack of memory, say, which need not hit the others
-            self._end(f"{type(other).__name__}: {other}")
+        except Exception as error:  # lack of memory, say, which need not hit the others
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """End the model with this error."""
+        says_all = isinstance(error, DivergedError)
+        self._end(str(error) if says_all else f"{type(error).__name__}: {error}")
 
     def _fit(self) -> None:
         trainer = self._make_trainer()

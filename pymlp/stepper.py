@@ -51,7 +51,8 @@ class Stepper:
             self.engine_reason += f", {self.engine.way}"
             at_once = device_engine.BLOCK_INDICES
         self.step = 0
-        self.losses = torch.zeros(config.steps, dtype=torch.float64)
+        # On the CPU, whatever torch's default device is.
+        self.losses = torch.zeros(config.steps, dtype=torch.float64, device="cpu")
         self.grad_norms = torch.full_like(self.losses, math.nan) if config.log_grad_norm else None
         self.seconds = 0.0
         self._steps: Steps | None = None
@@ -86,12 +87,12 @@ class Stepper:
     def begin(self, until: int) -> Steps:
         """The steps that `run` carries out, for whoever carries them out otherwise."""
         self._stop_asked = False
-        indices = self._batches.take(min(until - self.step, self._at_once))
+        indices = self._batches.peek(min(until - self.step, self._at_once))
         part = slice(self.step, self.step + len(indices))
         rates = [self._config.learning_rate(step) for step in range(part.start, part.stop)]
         self._steps = Steps(
             indices=indices,
-            rates=torch.tensor(rates, dtype=torch.float64),
+            rates=torch.tensor(rates, dtype=torch.float64, device="cpu"),
             losses=self.losses[part],
             first=self.step,
             grad_norms=None if self.grad_norms is None else self.grad_norms[part],
@@ -102,11 +103,14 @@ class Stepper:
 
     def end(self, steps: Steps, seconds: float) -> None:
         """Count what `begin` returned, as far as it is done."""
-        self._batches.give_back(len(steps) - steps.done)
+        self._batches.advance(steps.done)
         self.step += steps.done
         self.seconds += seconds
         self._steps_run += steps.done
-        self._at_once = max(1, int(_UNINTERRUPTED_SECONDS * steps.done / seconds))
+        pace = max(1, int(_UNINTERRUPTED_SECONDS * steps.done / seconds))
+        # Few steps that were all there were to do say little: most of their time may be the call's.
+        cut_short = steps.done == len(steps) < self._at_once
+        self._at_once = max(pace, self._at_once) if cut_short else pace
 
     @property
     def us_per_step(self) -> float:

@@ -49,13 +49,47 @@ def test_a_trainer_can_be_stopped_within_a_step():
 
 def test_a_stop_while_batches_are_drawn_is_not_lost(monkeypatch):
     trainer = RunConfig(steps=5, batch_size=4, n_hidden=8, eval_every=0).trainer(DATA)
-    take = Batches.take
+    peek = Batches.peek
 
     def stopped(self, limit):
         trainer.stop()
-        return take(self, limit)
+        return peek(self, limit)
 
-    monkeypatch.setattr(Batches, "take", stopped)
+    monkeypatch.setattr(Batches, "peek", stopped)
     assert trainer.stepper.begin(5).stopping
     monkeypatch.undo()
     assert not trainer.stepper.begin(5).stopping
+
+
+def test_an_interruption_before_the_engine_is_asked_skips_no_batch(monkeypatch):
+    def trainer():
+        return RunConfig(steps=50, batch_size=4, n_hidden=8, eval_every=0).trainer(DATA)
+
+    interrupted, expected = trainer(), trainer()
+    interrupted.stepper.run(3)
+
+    def press(self, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainConfig, "learning_rate", press)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.stepper.run(50)
+    monkeypatch.undo()
+    assert torch.equal(interrupted.fit().losses, expected.fit().losses)
+
+
+def test_a_run_that_ends_early_leaves_the_next_as_long(monkeypatch):
+    """An event after a few steps, which are mostly the call, says little of the steps' pace."""
+    monkeypatch.setattr(stepper, "_UNINTERRUPTED_SECONDS", 10.0)
+    steps = RunConfig(steps=1000, batch_size=4, n_hidden=8, eval_every=0).trainer(DATA).stepper
+    steps.run(1)
+    steps._at_once = 400
+    for until, seconds, length in [(3, 10.0, 400), (500, 10.0, 400), (903, 10.0, 400)]:
+        part = steps.begin(until)
+        part.done = len(part)
+        steps.end(part, seconds)
+        assert steps._at_once == length
+    part = steps.begin(1000)
+    part.done = 1  # interrupted: a step of ten seconds
+    steps.end(part, 10.0)
+    assert steps._at_once == 1
