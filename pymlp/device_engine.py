@@ -87,7 +87,7 @@ class DeviceEngine:
         if self._graph is None:
             run_together([(self, steps)])
         else:
-            self.check()
+            self.before_steps()
             with torch.cuda.device_of(self.targets):
                 self._graph.run(steps)
 
@@ -97,9 +97,9 @@ class DeviceEngine:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.state.load_state_dict(state)
 
-    def check(self) -> None:
+    def before_steps(self) -> None:
         """Raise RuntimeError if the model is not what it was when this was made."""
-        self._trained.check()
+        self._trained.before_steps()
         check_memory(self.obstacle(self._mlp, self._config), self._mlp, self._like.dtype)
 
     def arrays(self) -> list[list[Tensor]]:
@@ -120,7 +120,7 @@ def run_together(runs: Sequence[tuple[DeviceEngine, Steps]]) -> None:
     All of one dtype, on one device and the same examples. They are done when this returns.
     """
     for engine, _ in runs:
-        engine.check()
+        engine.before_steps()
     launched = [_Launch(engine, steps) for engine, steps in runs if not steps.stopping]
     if not launched:
         return

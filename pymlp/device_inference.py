@@ -54,7 +54,9 @@ def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
         mlp_cross_entropy(t.to(device), y.to(device), *_parameters(model), reduction="none")
         for t, y in zip(tokens.split(_ROWS), targets.split(_ROWS), strict=True)
     ]
-    return torch.cat(losses).double().cpu() if losses else torch.zeros(0, dtype=torch.float64)
+    if not losses:
+        return torch.zeros(0, dtype=torch.float64, device="cpu")
+    return torch.cat(losses).double().cpu()
 
 
 @torch.no_grad()

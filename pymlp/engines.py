@@ -41,7 +41,7 @@ class _TorchEngine:
         self._norms: list[Tensor] | None = None
 
     def run(self, steps: Steps) -> None:
-        self._trained.check()
+        self._trained.before_steps()
         wants_norms = steps.grad_norms is not None or self._max_norm is not None
         for start in range(0, len(steps), _GATHERED_STEPS):
             if steps.stopping:
@@ -215,7 +215,7 @@ def _float64(values: Sequence[Tensor | float]) -> Tensor:
     tensors = [value for value in values if isinstance(value, Tensor)]
     if tensors:
         return torch.stack(tensors).to("cpu", torch.float64)
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def _without_kernels(model: nn.Module) -> torch.device | None:

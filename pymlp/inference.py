@@ -87,7 +87,7 @@ def _token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -
 def log_normalisers(model: MLP | reference.MLP, tokens: Tensor) -> Tensor:
     """log Z after each of ``tokens`` (N, T), what `token_logits` leaves out: (N,) float64."""
     if is_native(model):
-        any_token = torch.zeros(len(tokens), dtype=torch.int64)
+        any_token = torch.zeros(len(tokens), dtype=torch.int64, device="cpu")
         return token_losses(model, tokens, any_token) + token_logits(model, tokens, any_token)
     device = model.embedding.weight.device
     parts = [
@@ -99,7 +99,9 @@ def log_normalisers(model: MLP | reference.MLP, tokens: Tensor) -> Tensor:
 
 def _joined(parts: list[Tensor]) -> Tensor:
     """Values of all examples, which may lie on a device: (N,) float64 on the CPU."""
-    return torch.cat(parts).double().cpu() if parts else torch.zeros(0, dtype=torch.float64)
+    if not parts:
+        return torch.zeros(0, dtype=torch.float64, device="cpu")
+    return torch.cat(parts).double().cpu()
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

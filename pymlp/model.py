@@ -171,7 +171,7 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
     torch.nn's layout. Direct connections, which the lecture has not, begin at 0. The global
     generator is not touched.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     parameters = (
         model.embedding.weight,
         model.hidden.weight.T,
@@ -180,7 +180,7 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
         model.output.bias,
     )
     for parameter in parameters:
-        parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu"))
     if model.direct is not None:
         model.direct.weight.zero_()
 
@@ -202,17 +202,18 @@ def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = N
         seed: of a generator of its own, on the CPU; the global one is not touched.
         counts: (V,), how often each token occurs; None is never.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     sizes = model.config
 
     def draw(parameter: Tensor, deviation: float) -> None:
-        parameter.copy_(deviation * torch.randn(parameter.shape, generator=generator))
+        drawn = torch.randn(parameter.shape, generator=generator, device="cpu")
+        parameter.copy_(deviation * drawn)
 
     draw(model.embedding.weight, 1.0 if counts is None else 0.05)
     draw(model.hidden.weight, _TANH_GAIN / (sizes.block_size * sizes.n_embd) ** 0.5)
     draw(model.output.weight, 0.01)
     model.hidden.bias.zero_()
-    raised = torch.ones(sizes.vocab_size, dtype=torch.float64)
+    raised = torch.ones(sizes.vocab_size, dtype=torch.float64, device="cpu")
     if counts is not None:
         raised += counts
     model.output.bias.copy_((raised / raised.sum()).log())
@@ -223,7 +224,9 @@ def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = N
 def seeded_model(
     config: MLPConfig, seed: int, init: str = "torch", counts: Tensor | None = None
 ) -> MLP:
-    """A model whose first parameters depend on `seed` alone; the global generator stays as it is.
+    """A model on the CPU whose first parameters depend on `seed` alone.
+
+    The global generator stays as it is.
 
     Args:
         config: sizes of the model.
@@ -232,7 +235,7 @@ def seeded_model(
             `scaled_init`, and "unigram" `scaled_init` with `counts`.
         counts: (V,), how often each token occurs in train, for "unigram".
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         model = MLP(config)
     if init == "lecture":

@@ -79,7 +79,7 @@ class NativeEngine:
         return {phase: seconds for phase, (seconds, _) in self._loop.profile.items()}
 
     def run(self, steps: Steps) -> None:
-        self._trained.check()
+        self._trained.before_steps()
         self._check_memory()
         done = np.zeros(1, dtype=np.int64)
         try:

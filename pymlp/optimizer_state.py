@@ -55,7 +55,7 @@ class OptimizerState:
         }
         if "exp_avg" in self._names:
             for name in self._trained_names:
-                tensors[f"{name}.step"] = torch.tensor(float(self.updates))
+                tensors[f"{name}.step"] = torch.tensor(float(self.updates), device="cpu")
         return tensors
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

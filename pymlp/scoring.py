@@ -168,7 +168,8 @@ def log_z(
     _check_vocabulary(model, vocabulary)
     reader = _Reader(vocabulary, model.config.block_size, bos, eos, across)
     tokens = [block.tokens[torch.from_numpy(block.scored)] for block in reader.read(lines)]
-    contexts = torch.cat([torch.zeros(0, model.config.block_size, dtype=torch.int64), *tokens])
+    none = torch.zeros(0, model.config.block_size, dtype=torch.int64, device="cpu")
+    contexts = torch.cat([none, *tokens])
     step = max(1, math.ceil(len(contexts) / most))
     found = log_normalisers(model, contexts[::step])
     if len(found) == 0:
@@ -238,9 +239,8 @@ class Scorer:
         target = 0 if token is None else self.vocabulary.find(token)
         if target is None:
             return 0.0, self.begin_state()
-        log_prob = _log_probs(
-            self.model, torch.tensor([state]), torch.tensor([target]), self.normalized
-        )
+        context, following = (torch.tensor([x], device="cpu") for x in (state, target))
+        log_prob = _log_probs(self.model, context, following, self.normalized)
         return log_prob.item(), (*state[1:], target)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from pymlp import reference
@@ -80,8 +81,18 @@ class TrainedParameters:
         self.names = [name for name, _ in named]
         self.tensors = [parameter for _, parameter in named]
 
-    def check(self) -> None:
-        """Raise RuntimeError if the model has other parameters by now, or other frozen ones."""
+    def before_steps(self) -> None:
+        """Tell autograd that they change: engines write where it does not see it.
+
+        A loss of before can then no longer be differentiated, as with any update in place.
+
+        Raises:
+            RuntimeError: the model has other parameters by now, or other frozen ones.
+        """
+        self._check()
+        torch.autograd.graph.increment_version(self.tensors)
+
+    def _check(self) -> None:
         current = dict(self._model.named_parameters())
         for name, parameter in zip(self.names, self.tensors, strict=True):
             if current.get(name) is not parameter:

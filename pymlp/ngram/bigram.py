@@ -118,8 +118,9 @@ class NeuralBigram(NGramModel):
             TypeError, ValueError: ids are not as described.
         """
         shares, rows = self._targets(checked_ids(ids, self.vocab_size))
-        generator = torch.Generator().manual_seed(self.seed)
-        weight = torch.randn((self.vocab_size,) * 2, generator=generator, requires_grad=True)
+        generator = torch.Generator("cpu").manual_seed(self.seed)
+        square = (self.vocab_size, self.vocab_size)
+        weight = torch.randn(square, generator=generator, device="cpu", requires_grad=True)
         self.losses = []
         for _ in range(self.steps):
             loss = F.cross_entropy(weight, rows, reduction="none") @ shares
