@@ -60,7 +60,7 @@ def prepare(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    tokens: str = "word",
+    tokens: str = "char",
     lowercase: bool = False,
     min_count: int = 1,
     vocab_size: int | None = None,
@@ -73,7 +73,7 @@ def prepare(
     Args:
         path: UTF-8, one line for each sentence or name.
         out: replaced if it is there.
-        tokens: ``"word"`` or ``"char"``.
+        tokens: ``"char"`` or ``"word"``.
         lowercase, min_count, vocab_size: as in `Vocabulary.from_counts`.
 
     Raises:
