@@ -29,6 +29,7 @@ class _TrainingLoop:
         batch_size: int,
         direct: bool = False,
         decay_biases: bool = True,
+        sparse_embedding: bool = False,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dropout: float = 0.0,

@@ -33,6 +33,9 @@ class TrainConfig:
         weight_decay: None is torch's own default: 0 for SGD, 0.01 for AdamW.
         decay_biases: weight decay pulls at the biases too, as in torch.optim; False spares
             ``hidden.bias`` and ``output.bias``, as the paper does.
+        sparse_embedding: a step updates only those rows of ``embedding.weight`` whose tokens occur
+            in its batch; momentum, AdamW's averages and weight decay leave the others alone. As
+            torch.nn.Embedding's ``sparse=True``; docs/training.md has the rule.
         betas, eps: for ``"adamw"``.
         label_smoothing: share of each target that is spread evenly over the vocabulary (Szegedy et
             al., 2016).
@@ -81,6 +84,7 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float | None = None
     decay_biases: bool = True
+    sparse_embedding: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     label_smoothing: float = 0.0
@@ -148,7 +152,7 @@ class TrainConfig:
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("TrainConfig: patience needs evaluations: set eval_every above 0")
         _check_int("seed", self.seed, 0, most=2**63 - 1)
-        for name in ("decay_biases", "log_grad_norm", "eval_train"):
+        for name in ("decay_biases", "sparse_embedding", "log_grad_norm", "eval_train"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(
                     f"TrainConfig: {name} must be True or False, got {getattr(self, name)!r}"

@@ -22,7 +22,7 @@ from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.model import MLP
 from pymlp.native import check_memory, native_obstacle, no_engine
-from pymlp.optimizer_state import OptimizerState, weight_decay
+from pymlp.optimizer_state import OptimizerState, sparse_embedding, weight_decay
 from pymlp.steps import Steps, TrainedParameters
 
 # Types of devices that this is the native engine of.
@@ -302,6 +302,8 @@ def _unknown_term(config: TrainConfig) -> str | None:
     for name in ("label_smoothing", "z_loss", "dropout"):
         if getattr(config, name) > 0:
             return f"{name}={getattr(config, name)} is not among what its kernels do"
+    if sparse_embedding(config):
+        return "sparse_embedding=True is not among what its kernels do"
     return None if config.decay_biases else "decay_biases=False is not among what its kernels do"
 
 

@@ -17,6 +17,8 @@ from pymlp.dropout import dropout_masks
 from pymlp.flat import FlatParameters, flat_gradient, flat_step
 from pymlp.model import MLP
 from pymlp.native import NativeEngine
+from pymlp.optimizer_state import sparse_embedding
+from pymlp.sparse import sparse_step
 from pymlp.steps import Engine, Steps, TrainedParameters
 
 # Batches that are gathered at once: enough to spread the cost, few enough to stay in the cache.
@@ -36,6 +38,8 @@ class _TorchEngine:
         # Those that are off are not passed, so that a model with a loss of its own need not know.
         terms = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
         self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
+        trained = dict(zip(self._trained.names, self._trained.tensors, strict=True))
+        self._sparse = trained.get("embedding.weight") if sparse_embedding(config) else None
         self._optimizer = self._make_optimizer(config)
         self._examples = examples
         self._norms: list[Tensor] | None = None
@@ -113,6 +117,13 @@ class _TorchEngine:
         masks = dropout_masks(self.model.config, self._config, step, like)
         return self.model.loss(tokens, targets, dropout=masks, **self._terms)
 
+    def _update(self, tokens: Tensor) -> None:
+        """A step of the optimizer after a batch with these tokens."""
+        if self._sparse is None:
+            self._optimizer.step()
+        else:
+            sparse_step(self._optimizer, self._sparse, tokens)
+
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         """Note the norm of the gradients, and scale them down to the largest one allowed."""
         if self._norms is None:
@@ -144,7 +155,7 @@ class AutogradEngine(_TorchEngine):
         for parameter, gradient in zip(self._trained.tensors, gradients, strict=True):
             parameter.grad = gradient
         self._clip(self._trained.tensors)
-        self._optimizer.step()
+        self._update(tokens)
         return _number(loss)
 
 
@@ -201,7 +212,7 @@ class ReferenceEngine(_TorchEngine):
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip(self._trained.tensors)
-        self._optimizer.step()
+        self._update(tokens)
         return loss.data  # detach() would keep the graph's memory until the block ends
 
 
@@ -259,7 +270,7 @@ def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Eng
 def _is_plain(config: TrainConfig) -> bool:
     """Whether it is plain cross-entropy that is minimised, all parameters being treated alike."""
     extras = (config.label_smoothing, config.z_loss, config.dropout)
-    return not any(extras) and config.decay_biases
+    return not any(extras) and config.decay_biases and not sparse_embedding(config)
 
 
 _ENGINES: dict[str, Callable[[MLP, Examples, TrainConfig], Engine]] = {

@@ -18,7 +18,7 @@ from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.flat import layout
 from pymlp.model import MLP
-from pymlp.optimizer_state import OptimizerState, weight_decay
+from pymlp.optimizer_state import OptimizerState, sparse_embedding, weight_decay
 from pymlp.steps import Steps, TrainedParameters
 
 _LOOPS = {torch.float32: _engine.TrainingLoopFloat32, torch.float64: _engine.TrainingLoopFloat64}
@@ -173,6 +173,7 @@ def _make_loop(model: MLP, examples: Examples, config: TrainConfig) -> Any:
         batch_size=config.batch_size,
         direct=sizes.direct,
         decay_biases=config.decay_biases,
+        sparse_embedding=sparse_embedding(config),
         label_smoothing=config.label_smoothing,
         z_loss=config.z_loss,
         dropout=config.dropout,

@@ -76,6 +76,12 @@ def weight_decay(config: TrainConfig) -> float:
     return _ADAMW_WEIGHT_DECAY if config.optimizer == "adamw" else _SGD_WEIGHT_DECAY
 
 
+def sparse_embedding(config: TrainConfig) -> bool:
+    """Whether it is asked for and makes a difference: plain SGD moves no other rows anyway."""
+    is_plain = not _state_names(config) and weight_decay(config) == 0
+    return config.sparse_embedding and not is_plain
+
+
 def _state_names(config: TrainConfig) -> tuple[str, ...]:
     """What torch.optim calls the tensors that the optimizer keeps for each parameter."""
     if config.optimizer == "adamw":

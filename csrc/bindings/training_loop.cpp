@@ -133,8 +133,8 @@ void bind(py::module_& module, const char* name) {
                        bool adamw, double momentum, double weight_decay,
                        std::pair<double, double> betas, double eps, double max_grad_norm,
                        pymlp::TrainingArrays data, int64_t batch_size, bool direct,
-                       bool decay_biases, double label_smoothing, double z_loss, double dropout,
-                       uint64_t dropout_seed) {
+                       bool decay_biases, bool sparse_embedding, double label_smoothing,
+                       double z_loss, double dropout, uint64_t dropout_seed) {
              const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden, direct};
              pymlp::Optimizer optimizer;
              optimizer.rule.adamw = adamw;
@@ -145,6 +145,7 @@ void bind(py::module_& module, const char* name) {
              optimizer.rule.eps = eps;
              optimizer.rule.decay_biases = decay_biases;
              optimizer.max_grad_norm = max_grad_norm;
+             optimizer.sparse_embedding = sparse_embedding;
              const pymlp::Objective objective{label_smoothing, z_loss, dropout, dropout_seed};
              return std::make_unique<Loop>(sizes, optimizer, objective, std::move(data),
                                            batch_size);
@@ -153,8 +154,8 @@ void bind(py::module_& module, const char* name) {
            py::arg("n_hidden"), py::arg("adamw"), py::arg("momentum"), py::arg("weight_decay"),
            py::arg("betas"), py::arg("eps"), py::arg("max_grad_norm"), py::arg("data"),
            py::arg("batch_size"), py::arg("direct") = false, py::arg("decay_biases") = true,
-           py::arg("label_smoothing") = 0.0, py::arg("z_loss") = 0.0, py::arg("dropout") = 0.0,
-           py::arg("dropout_seed") = 0)
+           py::arg("sparse_embedding") = false, py::arg("label_smoothing") = 0.0,
+           py::arg("z_loss") = 0.0, py::arg("dropout") = 0.0, py::arg("dropout_seed") = 0)
       .def("run", &Loop::run, py::kw_only(), py::arg("parameters").noconvert(), py::arg("trained"),
            py::arg("first").noconvert(), py::arg("second").noconvert(),
            py::arg("indices").noconvert(), py::arg("rates").noconvert(),

@@ -14,6 +14,16 @@ namespace {
 // The gradient's squares are summed in blocks, so that the sum's order depends on no thread.
 constexpr int64_t block = 4096;
 
+// Whether the gradient of the embedding need have no other rows than those that occur: it is asked
+// for, or makes no difference where it costs nothing. By plain SGD no other row is moved, unless by
+// a norm that is not finite.
+bool is_sparse(const Optimizer& optimizer, bool by_vocabulary) {
+  const OptimizerStep& rule = optimizer.rule;
+  const bool moves_all =
+      rule.adamw || rule.momentum != 0 || rule.weight_decay != 0 || optimizer.max_grad_norm > 0;
+  return optimizer.sparse_embedding || (by_vocabulary && !moves_all);
+}
+
 void check_indices(const Steps& steps, int64_t N) {
   const int64_t* const end = steps.indices + steps.count * steps.batch_size;
   const int64_t* const bad =
@@ -68,9 +78,11 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
       objective_(objective),
       n_examples_(data.N),
       batch_size_(batch_size),
-      in_blocks_(!divides_vocabulary(sizes.V, sizes.H, sizes.direct || objective.dropout > 0)),
       gradient_sizes_(sizes.parameter_sizes()),
       batch_(sizes, data, batch_size) {
+  const bool gathers = sizes.direct || objective.dropout > 0;
+  sparse_ = is_sparse(optimizer, divides_vocabulary(sizes.V, sizes.H, gathers));
+  in_blocks_ = !divides_vocabulary(sizes.V, sizes.H, gathers || sparse_);
   const Kernels<A>& kernels = active_kernels().of<A>();
   const int64_t in_blocks = in_blocks_ ? kernels.in_blocks_size(batch_size, sizes.V, sizes.H) : 0;
   if (in_blocks_) gradient_sizes_[3] = in_blocks;
@@ -86,8 +98,10 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
   for (int i = 0; i < sizes.n_parameters(); ++i) gradients_[i] = take(gradient_sizes_[i]);
   for (int i = 0; i < 3; ++i)
     output_weight_[i] = in_blocks_ && i <= states ? take(in_blocks) : nullptr;
+  const int64_t most_rows = std::min(sizes.V, batch_size * sizes.T);
+  if (sparse_) sparse_tokens_.resize(static_cast<size_t>(most_rows));
   const int64_t largest = *std::max_element(gradient_sizes_.begin(), gradient_sizes_.end());
-  squares_.resize(static_cast<size_t>((largest + block - 1) / block));
+  squares_.resize(static_cast<size_t>(std::max(most_rows, (largest + block - 1) / block)));
   if (objective.dropout > 0) {
     input_kept_.resize(static_cast<size_t>(batch_size * sizes.T * sizes.E));
     hidden_kept_.resize(static_cast<size_t>(batch_size * sizes.H));
@@ -155,24 +169,34 @@ void TrainingLoop<A>::drop(int64_t step, const Parallel& parallel) {
 
 template <class A>
 double TrainingLoop<A>::grad_norm(const Trained<A>* parameters, const Parallel& parallel) {
-  const Kernels<A>& kernels = active_kernels().of<A>();
   double sum = 0;
   for (int i = 0; i < sizes_.n_parameters(); ++i) {
-    if (parameters[i].frozen) continue;
-    const int64_t size = gradient_sizes_[i], blocks = (size + block - 1) / block;
-    parallel.run({"norm", blocks, block}, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        const int64_t count = std::min(block, size - b * block);
-        squares_[static_cast<size_t>(b)] = kernels.sum_of_squares(count, gradients_[i] + b * block);
-      }
-    });
-    for (int64_t b = 0; b < blocks; ++b) sum += squares_[static_cast<size_t>(b)];
+    if (!parameters[i].frozen) add_squares(i, parallel, sum);
   }
   return std::sqrt(sum);
 }
 
+// Adds those of a parameter's gradient.
 template <class A>
-MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
+void TrainingLoop<A>::add_squares(int parameter, const Parallel& parallel, double& sum) {
+  const Kernels<A>& kernels = active_kernels().of<A>();
+  const A* const gradient = gradients_[parameter];
+  const int64_t size = gradient_sizes_[parameter], E = sizes_.E;
+  const bool rows = parameter == 0 && sparse_;
+  const int64_t parts = rows ? sparse_count_ : (size + block - 1) / block;
+  parallel.run({"norm", parts, rows ? E : block}, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto p = static_cast<size_t>(i);
+      const int64_t first = rows ? sparse_tokens_[p] * E : i * block;
+      squares_[p] =
+          kernels.sum_of_squares(rows ? E : std::min(block, size - first), gradient + first);
+    }
+  });
+  for (int64_t i = 0; i < parts; ++i) sum += squares_[static_cast<size_t>(i)];
+}
+
+template <class A>
+MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) {
   const int64_t V = sizes_.V, T = sizes_.T, E = sizes_.E, H = sizes_.H;
   const int64_t N = batch_size_;
   MlpStep<A> step{};
@@ -197,6 +221,7 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
   if (objective_.dropout > 0) {
     step.loss.dropout = {input_kept_.data(), hidden_kept_.data(), objective_.dropout};
   }
+  if (sparse_) step.loss.sparse = {sparse_tokens_.data(), &sparse_count_};
   if (sizes_.direct) {
     step.loss.direct = parameters[5].parameter;
     step.gradients.direct = gradients_[5];
@@ -204,7 +229,7 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) const {
   step.gradients.hidden = {gradients_[0], gradients_[1], gradients_[2]};
   step.gradients.output = {nullptr, gradients_[3], gradients_[4]};
   MlpUpdate<A>& update = step.update;
-  update = {N, T, V, E, H, {}, {}, {}, {}, {}, {}, optimizer_.rule, in_blocks_};
+  update = {N, T, V, E, H, {}, {}, {}, {}, {}, {}, optimizer_.rule, in_blocks_, step.loss.sparse};
   UpdatedParameter<A>* const updated[most_parameters] = {&update.embedding,   &update.hidden_weight,
                                                          &update.hidden_bias, &update.output_weight,
                                                          &update.output_bias, &update.direct};

@@ -23,6 +23,8 @@ struct Trained {
 struct Optimizer {
   OptimizerStep rule;        // lr, step and factor are set step by step
   double max_grad_norm = 0;  // > 0: gradients are scaled down to it, as clip_grad_norm_ of torch
+  bool sparse_embedding = false;  // rows of the embedding that do not occur in a step's batch stay
+                                  // as they are, and so does the optimizer's state of them
 };
 
 // What a step minimises besides the plain cross-entropy of the whole network.
@@ -62,17 +64,21 @@ class TrainingLoop {
   void clip(const Trained<A>* parameters, const Parallel& parallel, MlpUpdate<A>& update,
             double* norm);
   double grad_norm(const Trained<A>* parameters, const Parallel& parallel);
+  void add_squares(int parameter, const Parallel& parallel, double& sum);
   void drop(int64_t step, const Parallel& parallel);
-  MlpStep<A> step_of(const Trained<A>* parameters) const;
+  MlpStep<A> step_of(const Trained<A>* parameters);
 
   ModelSizes sizes_;
   Optimizer optimizer_;
   Objective objective_;
   int64_t n_examples_, batch_size_;
+  bool sparse_;     // the gradient of the embedding
   bool in_blocks_;  // the output weight, while steps are carried out
   std::array<int64_t, most_parameters> gradient_sizes_;
   Batch batch_;
   std::vector<uint8_t> input_kept_, hidden_kept_;  // (B, T*E), (B, H) with dropout
+  std::vector<int32_t> sparse_tokens_;             // see SparseRows
+  int64_t sparse_count_ = 0;
   Scratch memory_;
   A* gradients_[most_parameters];
   A* output_weight_[3];  // in blocks: the parameter, its first and second state

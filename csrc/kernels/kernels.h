@@ -116,6 +116,13 @@ struct Dropout {
   double p = 0;
 };
 
+// The rows of the embedding that occur in a batch, in order of first appearance: those that a
+// sparse gradient has. It lies as a dense one does, with anything in the other rows.
+struct SparseRows {
+  int32_t* tokens = nullptr;  // (min(V, N*T)), set up to `count`; null: the gradient is dense
+  int64_t* count = nullptr;   // (1)
+};
+
 // The whole model and its loss: embed_linear_tanh, then linear_cross_entropy on its result.
 // output.input is not used: the hidden layer lives in the workspace, a chunk of rows at a time.
 template <class S>
@@ -125,12 +132,15 @@ struct MlpCrossEntropy {
   bool output_weight_in_blocks = false;  // output.weight and its gradient: see Kernels::to_blocks;
                                          // not where divides_vocabulary
   const S* direct = nullptr;  // (V, T*E), or null: a weight from the embeddings to the logits
-  Dropout dropout{};          // neither of the two on CUDA
+  Dropout dropout{};
+  SparseRows sparse{};  // out: if not null, the gradient of the embedding is sparse; S is wide then
+                        // None of the three on CUDA.
 };
 
 // Whether the CPU's kernels divide the rows of the output layer's weight (V, H) among threads, the
 // words of the vocabulary; else they divide the columns of the hidden layer. gathers: whether x,
-// the embeddings side by side, is needed as it stands: for direct connections or dropout.
+// the embeddings side by side, or its gradient is needed as it stands: for direct connections, for
+// dropout, or since the gradient of the embedding is sparse.
 __attribute__((always_inline)) inline bool divides_vocabulary(int64_t V, int64_t H, bool gathers) {
   return gathers || (V > H && V > 1024);
 }
@@ -181,6 +191,8 @@ struct MlpUpdate {
   UpdatedParameter<A> direct;  // (V, T*E), where there are direct connections
   OptimizerStep step;
   bool output_weight_in_blocks = false;  // all arrays of output_weight: see Kernels::to_blocks
+  SparseRows sparse{};  // if not null, other rows of the embedding and of its state stay as they
+                        // are; neither on CUDA nor with output_weight_in_blocks
 };
 
 // Steps of training: the gradients of the loss, then the update. Of update.step only what stays the

@@ -36,6 +36,10 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     "momentum": (click.FloatRange(0.0, 1.0, max_open=True), "For --optimizer momentum."),
     "weight_decay": (_RATE, "[default: torch's: 0 for SGD, 0.01 for AdamW]"),
     "decay_biases": (None, "Whether weight decay pulls at the biases, too."),
+    "sparse_embedding": (
+        None,
+        "Whether a step moves only the rows of the embedding that occur in its batch.",
+    ),
     "label_smoothing": (
         click.FloatRange(0.0, 1.0),
         "Share of each target that is spread evenly over the vocabulary.",

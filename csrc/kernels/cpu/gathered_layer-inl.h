@@ -9,16 +9,17 @@ template <class A>
 struct EmbeddingRows {
   int64_t V, E;
   int32_t* row_of;  // (V), -1 for a token that has not occurred
-  int32_t* token;   // (rows)
+  int32_t* token;   // (rows), the caller's if the gradient is sparse
   double* sums;     // (rows, E)
-  int64_t* count;   // (1): rows that occur
+  int64_t* count;   // (1): rows that occur, likewise
 
-  EmbeddingRows(Workspace& workspace, int64_t terms, int64_t V, int64_t E) : V(V), E(E) {
+  EmbeddingRows(Workspace& workspace, const SparseRows& sparse, int64_t terms, int64_t V, int64_t E)
+      : V(V), E(E) {
     const int64_t most = smaller(V, terms);
     row_of = workspace.take<int32_t>(V);
-    token = workspace.take<int32_t>(most);
+    token = sparse.tokens ? sparse.tokens : workspace.take<int32_t>(most);
     sums = workspace.take<double>(most * E);
-    count = workspace.take<int64_t>(1);
+    count = sparse.tokens ? sparse.count : workspace.take<int64_t>(1);
   }
 
   void clear() const {
@@ -65,7 +66,7 @@ struct GatheredLayer {
   EmbeddingRows<A> dembedding;
 
   GatheredLayer(Workspace& workspace, const EmbedLinearTanh<S>& p, const Dropout& dropout,
-                int64_t chunk, bool gradients)
+                const SparseRows& sparse, int64_t chunk, bool gradients)
       : problem(p),
         dropout(dropout),
         T(p.T),
@@ -82,7 +83,7 @@ struct GatheredLayer {
         activation(dropout.input ? workspace.take<A>(chunk * H) : hidden),
         dpre(workspace.take<A>(gradients ? chunk * H : 0)),
         dx(workspace.take<A>(gradients ? chunk * K : 0)),
-        dembedding(workspace, gradients ? p.N * p.T : 0, gradients ? p.V : 0, p.E) {}
+        dembedding(workspace, sparse, gradients ? p.N * p.T : 0, gradients ? p.V : 0, p.E) {}
 
   void prepare() const {
     widened(problem.weight, H * K, weight_scratch);

@@ -36,22 +36,18 @@ struct MlpStepKernel {
   }
 };
 
-// The same where the vocabulary is divided. Plain SGD leaves the rows of the embedding alone whose
-// tokens are not in the batch: their gradient is 0.
+// The same where the vocabulary is divided.
 template <class A>
 struct MlpVocabularyStepKernel {
   MlpVocabularyKernel<A> kernel;
   MlpVocabularyUpdate<A> update;
-  const UpdatedParameter<A>& embedding;
-  bool update_early, sparse;
+  bool update_early;
   alignas(64) OptimizerStep step;
 
   MlpVocabularyStepKernel(Workspace& workspace, const MlpStep<A>& p)
       : kernel(workspace, p.loss, true),
         update(p.update),
-        embedding(p.update.embedding),
-        update_early(short_enough(kernel.output.chunk * 2 * kernel.V * kernel.output.width)),
-        sparse(!p.update.step.adamw && !embedding.first && p.update.step.weight_decay == 0) {
+        update_early(short_enough(kernel.output.chunk * 2 * kernel.V * kernel.output.width)) {
     kernel.place(p.gradients);
   }
 
@@ -62,24 +58,10 @@ struct MlpVocabularyStepKernel {
         kernel.pass(loss, true, parallel, update_early, [this](int64_t v0, int64_t v1, A scale) {
           if (update_early) update.update_rows(v0, v1, step, scale);
         });
-    Stop stop = update_early ? Stop::never : Stop::before;
-    if (!sparse) kernel.place_embedding(A(1), parallel, stop);
-    update.run(update_early ? Update::first_layer : Update::output_layer,
-               sparse ? Update::embedding : Update::count, step, factor, parallel, stop);
-    if (sparse) update_embedding_rows(factor, parallel);
-  }
-
-  void update_embedding_rows(A factor, const Parallel& parallel) const {
-    if (!embedding.parameter) return;
-    const EmbeddingRows<A>& rows = kernel.first_layer.dembedding;
-    parallel.run({"update", *rows.count, 4 * rows.E, Stop::never},
-                 [this, &rows, factor](int64_t begin, int64_t end) {
-                   for (int64_t r = begin; r < end; ++r) {
-                     const int64_t token = rows.token[r];
-                     rows.place(token, A(1), kernel.dembedding + token * rows.E);
-                     sgd(step, factor, embedding, {token * rows.E, 1, rows.E, 0});
-                   }
-                 });
+    const Stop stop = update_early ? Stop::never : Stop::before;
+    kernel.place_embedding(A(1), parallel, stop);
+    update.run(update_early ? Update::first_layer : Update::output_layer, step, factor, parallel,
+               stop);
   }
 };
 

@@ -1,15 +1,17 @@
 // The update rules of torch.optim.SGD and torch.optim.AdamW, in their order of operations, on the
 // parameters of the whole model.
 
-// Part of an array of parameters: `rows` times `width` elements from `begin` on, rows `ld` apart.
+// Part of an array of parameters: `rows` times `width` elements from `begin` on, rows `ld` apart;
+// or the rows that an index lists.
 struct Part {
   int64_t begin, rows, width, ld;
+  const int32_t* index = nullptr;  // (rows), or null
 
   // body(i, lanes) over all elements.
   template <class A, class Body>
   void for_elements(const Body& body) const {
     for (int64_t r = 0; r < rows; ++r) {
-      const int64_t first = begin + r * ld;
+      const int64_t first = begin + (index ? index[r] : r) * ld;
       for_vectors<A>(first, first + width, body);
     }
   }
@@ -135,12 +137,25 @@ struct MlpUpdatePass {
 // caches: where the vocabulary is divided among threads.
 template <class A>
 struct MlpVocabularyUpdate {
+  static constexpr int64_t count = 6, piece = 16384;
   struct Array {
     const UpdatedParameter<A>& parameter;
     int64_t size, row;  // row: elements that belong to a word of the vocabulary, or 0
     Decay kind;
+    SparseRows sparse{};
+
+    int64_t rows_in_piece() const { return larger(1, piece / row); }
+    int64_t pieces() const {
+      return sparse.tokens ? divide_up(*sparse.count, rows_in_piece()) : divide_up(size, piece);
+    }
+    // Pieces [begin, end).
+    Part part(int64_t begin, int64_t end) const {
+      if (!sparse.tokens) return {begin * piece, 1, smaller(size, end * piece) - begin * piece, 0};
+      const int64_t r0 = begin * rows_in_piece();
+      const int64_t r1 = smaller(*sparse.count, end * rows_in_piece());
+      return {0, r1 - r0, row, row, sparse.tokens + r0};
+    }
   };
-  static constexpr int64_t count = 6, piece = 16384;
   Array arrays[count];
 
   explicit MlpVocabularyUpdate(const MlpUpdate<A>& p)
@@ -149,9 +164,9 @@ struct MlpVocabularyUpdate {
                {p.output_bias, p.V, 1, Decay::biases},
                {p.hidden_weight, p.H * p.T * p.E, 0, Decay::weights},
                {p.hidden_bias, p.H, 0, Decay::biases},
-               {p.embedding, p.V * p.E, 0, Decay::weights}} {}
+               {p.embedding, p.V * p.E, p.E, Decay::weights, p.sparse}} {}
 
-  static constexpr int64_t output_layer = 0, first_layer = 3, embedding = 5;  // begin there
+  static constexpr int64_t output_layer = 0, first_layer = 3;  // begin there
 
   // Rows [v0, v1) of the output layer.
   void update_rows(int64_t v0, int64_t v1, const OptimizerStep& step, A factor) const {
@@ -161,20 +176,20 @@ struct MlpVocabularyUpdate {
     }
   }
 
-  // Arrays [first, last), in one phase.
-  void run(int64_t first, int64_t last, const OptimizerStep& step, A factor,
-           const Parallel& parallel, Stop stop) const {
+  // All arrays from `first` on, in one phase.
+  void run(int64_t first, const OptimizerStep& step, A factor, const Parallel& parallel,
+           Stop stop) const {
     int64_t pieces = 0;
-    for (int64_t i = first; i < last; ++i) pieces += divide_up(arrays[i].size, piece);
+    for (int64_t i = first; i < count; ++i) pieces += arrays[i].pieces();
     parallel.run({"update", pieces, piece * update_cost(step), stop},
-                 [this, first, last, &step, factor](int64_t begin, int64_t end) {
+                 [this, first, &step, factor](int64_t begin, int64_t end) {
                    int64_t before = 0;
-                   for (int64_t i = first; i < last; ++i) {
+                   for (int64_t i = first; i < count; ++i) {
                      const Array& a = arrays[i];
-                     const int64_t b = larger(0, begin - before) * piece;
-                     const int64_t e = smaller(a.size, (end - before) * piece);
-                     if (b < e) update(a.parameter, step, factor, {b, 1, e - b, 0}, a.kind);
-                     before += divide_up(a.size, piece);
+                     const int64_t b = larger(0, begin - before);
+                     const int64_t e = smaller(a.pieces(), end - before);
+                     if (b < e) update(a.parameter, step, factor, a.part(b, e), a.kind);
+                     before += a.pieces();
                    }
                  });
   }

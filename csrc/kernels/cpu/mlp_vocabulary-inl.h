@@ -1,9 +1,11 @@
-// mlp_cross_entropy where the vocabulary is large, or x goes to the output too or is dropped out
-// (divides_vocabulary): x gathered, the hidden layer by rows, the output layer by vocabulary.
+// mlp_cross_entropy where the vocabulary is large, or x goes to the output too or is dropped out,
+// or the gradient of the embedding is sparse (divides_vocabulary): x gathered, the hidden layer by
+// rows, the output layer by vocabulary.
 
 template <class S>
 inline bool is_by_vocabulary(const MlpCrossEntropy<S>& p) {
-  return divides_vocabulary(p.output.V, p.hidden.H, p.direct || p.dropout.input);
+  const bool gathers = p.direct || p.dropout.input || p.sparse.tokens;
+  return divides_vocabulary(p.output.V, p.hidden.H, gathers);
 }
 
 template <class S>
@@ -27,7 +29,7 @@ struct MlpVocabularyKernel {
         K(p.hidden.T * p.hidden.E),
         direct_width(p.direct ? K : 0),
         output(workspace, N, V, H + direct_width, gradients, p.output.options.softcap > 0),
-        first_layer(workspace, p.hidden, p.dropout, output.chunk, gradients) {
+        first_layer(workspace, p.hidden, p.dropout, p.sparse, output.chunk, gradients) {
     weight_scratch = workspace.take<A>(scratch_size<S>(V * H));
     direct_scratch = workspace.take<A>(scratch_size<S>(V * direct_width));
     bias_scratch = workspace.take<A>(scratch_size<S>(V));
@@ -89,13 +91,18 @@ struct MlpVocabularyKernel {
     return rule.common_scale;
   }
 
-  // All of dembedding, times a factor.
+  // dembedding, times a factor: all of it, or the rows that occur if it is sparse.
   void place_embedding(A scale_by, const Parallel& parallel, Stop stop) const {
     const EmbeddingRows<A>& rows = first_layer.dembedding;
     const int64_t E = rows.E;
-    parallel.run({"dembedding", V, E, stop}, [this, &rows, E, scale_by](int64_t v0, int64_t v1) {
-      for (int64_t v = v0; v < v1; ++v) rows.place(v, scale_by, dembedding + v * E);
-    });
+    const int32_t* const tokens = problem.sparse.tokens;
+    parallel.run({"dembedding", tokens ? *rows.count : V, E, stop},
+                 [this, &rows, tokens, E, scale_by](int64_t begin, int64_t end) {
+                   for (int64_t r = begin; r < end; ++r) {
+                     const int64_t v = tokens ? tokens[r] : r;
+                     rows.place(v, scale_by, dembedding + v * E);
+                   }
+                 });
   }
 
  private:

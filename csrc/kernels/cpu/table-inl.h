@@ -87,7 +87,7 @@ constexpr Kernels<S> make_kernels() {
     if (p.output_weight_in_blocks) {
       MlpUpdatePass<A>(p).run(p.step, factor, parallel);
     } else {
-      ByVocabulary(p).run(0, ByVocabulary::count, p.step, factor, parallel, Stop::before);
+      ByVocabulary(p).run(ByVocabulary::output_layer, p.step, factor, parallel, Stop::before);
     }
   };
   k.mlp_steps_workspace = [](const MlpStep<A>& p) {
