@@ -396,12 +396,14 @@ def test_training_options_reach_the_run():
     }
     first = ["--init", "unigram"]
     flags = [str(part) for option in options.items() for part in option]
-    result = train("--direct", "--no-decay-biases", *first, *flags, "--n-hidden", 0, "--json")
+    switches = ("--direct", "--no-decay-biases", "--sparse-embedding")
+    result = train(*switches, *first, *flags, "--n-hidden", 0, "--json")
     assert only_json(result)["engine"] == "native"
     config = RunDirectory.open("runs/lecture").config()
     assert config["model"]["direct"] is True
     assert config["model"]["n_hidden"] == 0
     assert config["train"]["decay_biases"] is False
+    assert config["train"]["sparse_embedding"] is True
     written = {flag: config["train"][flag[2:].replace("-", "_")] for flag in options}
     assert written == options
     for command in (("eval", "runs/lecture"), ("sample", "runs/lecture", "-n", 3)):

@@ -55,6 +55,7 @@ def test_inverse_is_the_papers():
         ("betas", (0.9,), ValueError, "betas must be two numbers"),
         ("lr_decay", -1.0, ValueError, "lr_decay must be finite and at least 0"),
         ("decay_biases", None, TypeError, "decay_biases must be True or False, got None"),
+        ("sparse_embedding", 1, TypeError, "sparse_embedding must be True or False, got 1"),
         ("label_smoothing", 1.1, ValueError, "label_smoothing must be .* at most 1, got 1.1"),
         ("z_loss", -0.1, ValueError, "z_loss must be finite and at least 0"),
         ("dropout", 1.0, ValueError, "dropout must be .* at least 0 and below 1, got 1"),

@@ -292,16 +292,23 @@ def test_an_option_that_the_kernels_do_not_know_is_refused(where):
 @needs_kernels
 @pytest.mark.parametrize(
     "option",
-    [{"label_smoothing": 0.1}, {"z_loss": 0.1}, {"dropout": 0.5}, {"decay_biases": False}],
+    [
+        {"label_smoothing": 0.1},
+        {"z_loss": 0.1},
+        {"dropout": 0.5},
+        {"decay_biases": False},
+        {"sparse_embedding": True},
+    ],
     ids=str,
 )
 def test_a_term_that_the_kernels_do_not_know_is_refused(option, where):
     ((name, value),) = option.items()
-    trainer = replace(SMALL, **option).trainer(DATA, device=where)
+    asked = replace(SMALL, optimizer="momentum", **option)
+    trainer = asked.trainer(DATA, device=where)
     assert trainer.engine.name == "autograd"
     assert f"{name}={value} is not among what its kernels do" in trainer.engine_reason
     with pytest.raises(ValueError, match=f"engine='native' does not apply: {name}="):
-        replace(SMALL, **option, engine="native").trainer(DATA, device=where)
+        replace(asked, engine="native").trainer(DATA, device=where)
 
 
 def test_without_kernels_for_it_a_device_has_no_native_engine(monkeypatch):

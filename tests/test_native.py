@@ -213,9 +213,9 @@ def test_a_parameter_frozen_or_thawed_under_it_is_refused(engine, frozen):
 
 
 @pytest.mark.parametrize("spoilt", [float("nan"), float("inf")])
-def test_clipping_by_a_norm_that_is_not_finite_is_torchs(spoilt):
-    shape = SHAPES[0]
-    examples, steps = examples_of(300, 27, 3), make_steps(1, 32, 300)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[5]], ids=str)
+def test_clipping_by_a_norm_that_is_not_finite_is_torchs(shape, spoilt):
+    examples, steps = examples_of(300, *shape[:2]), make_steps(1, 32, 300)
     model, expected = make_model(shape), make_model(shape)
     for m in (model, expected):
         m.output.weight.data[0, 0] = spoilt

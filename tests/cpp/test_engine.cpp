@@ -116,6 +116,26 @@ std::string message_of(Run& run) {
   return "no error";
 }
 
+// Abandons a run at every phase there is.
+void check_abandoned(const Run& before) {
+  int64_t done = 0;
+  for (int phases = 0; done < K; ++phases) {
+    Run run = before, expected = before;
+    bool abandoned = false;
+    try {
+      run.train(Abandoning(phases));
+    } catch (const std::runtime_error&) {
+      abandoned = true;
+    }
+    CHECK_EQ(abandoned, run.done < K);
+    CHECK(run.done == done || run.done == done + 1);
+    done = run.done;
+    expected.train(pymlp::Serial(), done);
+    CHECK(run.parameters == expected.parameters);
+    CHECK(run.first == expected.first);
+  }
+}
+
 }  // namespace
 
 TEST(team_runs_every_item_once) {
@@ -191,20 +211,40 @@ TEST(training_gives_the_same_bits_on_any_number_of_threads) {
 
 TEST(a_step_that_is_abandoned_changes_nothing) {
   for (const ModelSizes& sizes : all) {
-    int64_t done = 0;
-    for (int phases = 0; done < K; ++phases) {
-      Run run(sizes), expected(sizes);
-      bool abandoned = false;
-      try {
-        run.train(Abandoning(phases));
-      } catch (const std::runtime_error&) {
-        abandoned = true;
+    for (bool sparse : {false, true}) {
+      Run run(sizes);
+      run.optimizer.sparse_embedding = sparse;
+      if (sparse) run.keep_momentum();
+      check_abandoned(run);
+      run.grad_norms.resize(K);
+      check_abandoned(run);
+    }
+  }
+}
+
+TEST(rows_that_do_not_occur_stay_as_they_are) {
+  for (ModelSizes sizes : all) {
+    Run run(sizes);
+    run.optimizer.sparse_embedding = true;
+    run.use_adamw();
+    const int64_t seen = sizes.V / 2;
+    for (int64_t& id : run.tokens) id %= seen;
+    for (auto* state : {&run.first[0], &run.second[0]}) *state = run.parameters[0];
+    for (float& x : run.second[0]) x *= x;
+    const Run before = run;
+    for (bool norms : {false, true}) {
+      Run serial = before, threads = before;
+      serial.grad_norms.resize(norms ? K : 0);
+      threads.grad_norms = serial.grad_norms;
+      serial.train(pymlp::Serial());
+      threads.train(Team(3));
+      for (auto member : {&Run::parameters, &Run::first, &Run::second}) {
+        CHECK((serial.*member) == (threads.*member));
+        const auto &found = (serial.*member)[0], &old = (before.*member)[0];
+        const int64_t unseen = seen * sizes.E;
+        CHECK(std::equal(found.begin() + unseen, found.end(), old.begin() + unseen));
+        CHECK(!std::equal(found.begin(), found.begin() + unseen, old.begin()));
       }
-      CHECK_EQ(abandoned, run.done < K);
-      CHECK(run.done == done || run.done == done + 1);
-      done = run.done;
-      expected.train(pymlp::Serial(), done);
-      CHECK(run.parameters == expected.parameters);
     }
   }
 }
@@ -214,7 +254,9 @@ TEST(training_gives_the_same_bits_with_the_update_after_all_gradients) {
     Run plain(sizes), momentum(sizes), adamw(sizes);
     momentum.keep_momentum();
     adamw.use_adamw();
-    for (Run* optimized : {&plain, &momentum, &adamw}) {
+    Run sparse = adamw;
+    sparse.optimizer.sparse_embedding = true;
+    for (Run* optimized : {&plain, &momentum, &adamw, &sparse}) {
       Run run = *optimized, with_norms = *optimized;
       with_norms.grad_norms.resize(K);
       run.train(pymlp::Serial());
