@@ -10,6 +10,14 @@ class TrainingData:
     @staticmethod
     def stream(ids: NDArray[np.int32], begin: int, end: int, reset: bool) -> TrainingData: ...
 
+class Candidates:
+    def __init__(
+        self, *, counts: NDArray[np.int64], noise: int, batch_size: int, seed: int
+    ) -> None: ...
+    def draw(
+        self, step: int, targets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]: ...
+
 class _TrainingLoop:
     profiling: bool
     def __init__(
@@ -33,7 +41,9 @@ class _TrainingLoop:
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dropout: float = 0.0,
-        dropout_seed: int = 0,
+        noise: int = 0,
+        counts: NDArray[np.int64] | None = None,
+        seed: int = 0,
     ) -> None: ...
     @property
     def profile(self) -> dict[str, tuple[float, int]]: ...

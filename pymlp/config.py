@@ -7,6 +7,9 @@ SCHEDULES = ("constant", "step", "cosine", "inverse")
 OPTIMIZERS = ("sgd", "momentum", "adamw")
 ENGINES = ("auto", "native", "autograd", "reference")
 
+# Counts that may be None, and the least they may be.
+_OPTIONAL_COUNTS = (("lr_drop_step", 0), ("patience", 1), ("average", 1), ("sampled_softmax", 1))
+
 # Beyond any machine's memory and time; torch's own numbers end at 2**63 and at 3.4e38.
 _MOST_COUNT = 2**48
 _MOST_RATE = 1e38
@@ -37,6 +40,10 @@ class TrainConfig:
             in its batch; momentum, AdamW's averages and weight decay leave the others alone. As
             torch.nn.Embedding's ``sparse=True``; docs/training.md has the rule.
         betas, eps: for ``"adamw"``.
+        sampled_softmax: number of words of noise with which, and with each other, the targets of a
+            step are compared in place of the whole vocabulary (Bengio & Senecal, 2003; Jean et al.,
+            2015); only their rows of the output layer are updated. None is the exact softmax.
+            docs/training.md has the rule.
         label_smoothing: share of each target that is spread evenly over the vocabulary (Szegedy et
             al., 2016).
         z_loss: factor of log² Z, Z the sum that softmax divides by: the model learns to do without
@@ -63,8 +70,9 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints of the run directory; 0 is only after the last.
         log_every: steps between lines with the mean loss in ``metrics.jsonl``.
 
-    What a step minimises, and reports as its loss, is the mean cross-entropy of its batch with
-    label smoothing, the z-loss and dropout. Evaluations are plain cross-entropy of the whole model.
+    What a step minimises, and reports as its loss, is the mean cross-entropy of its batch, or its
+    estimate by ``sampled_softmax``, with label smoothing, the z-loss and dropout. Evaluations are
+    plain cross-entropy of the whole model.
 
     Raises:
         TypeError: a field has the wrong type.
@@ -87,6 +95,7 @@ class TrainConfig:
     sparse_embedding: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    sampled_softmax: int | None = None
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     dropout: float = 0.0
@@ -146,11 +155,16 @@ class TrainConfig:
             ("log_every", 1),
         ):
             _check_int(name, getattr(self, name), least)
-        for name, least in (("lr_drop_step", 0), ("patience", 1), ("average", 1)):
+        for name, least in _OPTIONAL_COUNTS:
             if getattr(self, name) is not None:
                 _check_int(name, getattr(self, name), least)
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("TrainConfig: patience needs evaluations: set eval_every above 0")
+        if self.sampled_softmax is not None and self.label_smoothing > 0:
+            raise ValueError(
+                "TrainConfig: label_smoothing spreads over the whole vocabulary, of which "
+                "sampled_softmax sees a part: set one of them alone"
+            )
         _check_int("seed", self.seed, 0, most=2**63 - 1)
         for name in ("decay_biases", "sparse_embedding", "log_grad_norm", "eval_train"):
             if not isinstance(getattr(self, name), bool):

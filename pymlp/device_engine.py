@@ -302,6 +302,8 @@ def _unknown_term(config: TrainConfig) -> str | None:
     for name in ("label_smoothing", "z_loss", "dropout"):
         if getattr(config, name) > 0:
             return f"{name}={getattr(config, name)} is not among what its kernels do"
+    if config.sampled_softmax is not None:
+        return "sampled_softmax is not among what its kernels do"
     if sparse_embedding(config):
         return "sparse_embedding=True is not among what its kernels do"
     return None if config.decay_biases else "decay_biases=False is not among what its kernels do"

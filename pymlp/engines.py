@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pymlp import device_engine, reference
 from pymlp._library import KERNEL_DEVICES
+from pymlp.candidates import CandidateSampler
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.device_engine import DeviceEngine
@@ -18,11 +19,15 @@ from pymlp.flat import FlatParameters, flat_gradient, flat_step
 from pymlp.model import MLP
 from pymlp.native import NativeEngine
 from pymlp.optimizer_state import sparse_embedding
+from pymlp.reference import Candidates
 from pymlp.sparse import sparse_step
 from pymlp.steps import Engine, Steps, TrainedParameters
 
 # Batches that are gathered at once: enough to spread the cost, few enough to stay in the cache.
 _GATHERED_STEPS = 64
+
+# What a step of the sampled softmax has the candidates' rows of.
+_OUTPUT_LAYER = ("output.weight", "output.bias", "direct.weight")
 
 
 class _TorchEngine:
@@ -38,10 +43,12 @@ class _TorchEngine:
         # Those that are off are not passed, so that a model with a loss of its own need not know.
         terms = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
         self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
-        trained = dict(zip(self._trained.names, self._trained.tensors, strict=True))
-        self._sparse = trained.get("embedding.weight") if sparse_embedding(config) else None
         self._optimizer = self._make_optimizer(config)
         self._examples = examples
+        self._sampler: CandidateSampler | None = None
+        if config.sampled_softmax is not None:
+            like = self._trained.tensors[0]
+            self._sampler = CandidateSampler(examples, model.config.vocab_size, config, like)
         self._norms: list[Tensor] | None = None
 
     def run(self, steps: Steps) -> None:
@@ -111,18 +118,24 @@ class _TorchEngine:
 
     def _loss(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor:
         """What the step minimises."""
-        if self._config.dropout == 0.0:
-            return self.model.loss(tokens, targets, **self._terms)
-        like = self._trained.tensors[0]
-        masks = dropout_masks(self.model.config, self._config, step, like)
-        return self.model.loss(tokens, targets, dropout=masks, **self._terms)
+        terms = dict(self._terms)
+        if self._config.dropout > 0.0:
+            like = self._trained.tensors[0]
+            terms["dropout"] = dropout_masks(self.model.config, self._config, step, like)
+        if self._sampler is not None:
+            terms["candidates"] = self._sampler.draw(step, targets)
+        self._rows = self._rows_of(tokens, terms.get("candidates"))
+        return self.model.loss(tokens, targets, **terms)
 
-    def _update(self, tokens: Tensor) -> None:
-        """A step of the optimizer after a batch with these tokens."""
-        if self._sparse is None:
-            self._optimizer.step()
-        else:
-            sparse_step(self._optimizer, self._sparse, tokens)
+    def _rows_of(self, tokens: Tensor, candidates: Candidates | None) -> dict[nn.Parameter, Tensor]:
+        """The rows that a step updates, by parameter; all rows of those that are not here."""
+        rows = {}
+        if sparse_embedding(self._config):
+            rows["embedding.weight"] = tokens
+        if candidates is not None:
+            rows |= dict.fromkeys(_OUTPUT_LAYER, candidates.words)
+        named = zip(self._trained.names, self._trained.tensors, strict=True)
+        return {parameter: rows[name] for name, parameter in named if name in rows}
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         """Note the norm of the gradients, and scale them down to the largest one allowed."""
@@ -155,7 +168,7 @@ class AutogradEngine(_TorchEngine):
         for parameter, gradient in zip(self._trained.tensors, gradients, strict=True):
             parameter.grad = gradient
         self._clip(self._trained.tensors)
-        self._update(tokens)
+        sparse_step(self._optimizer, self._rows)
         return _number(loss)
 
 
@@ -212,7 +225,7 @@ class ReferenceEngine(_TorchEngine):
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip(self._trained.tensors)
-        self._update(tokens)
+        sparse_step(self._optimizer, self._rows)
         return loss.data  # detach() would keep the graph's memory until the block ends
 
 
@@ -269,7 +282,7 @@ def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Eng
 
 def _is_plain(config: TrainConfig) -> bool:
     """Whether it is plain cross-entropy that is minimised, all parameters being treated alike."""
-    extras = (config.label_smoothing, config.z_loss, config.dropout)
+    extras = (config.label_smoothing, config.z_loss, config.dropout, config.sampled_softmax)
     return not any(extras) and config.decay_biases and not sparse_embedding(config)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pymlp import functional, reference
-from pymlp.reference import DropoutMasks
+from pymlp.reference import Candidates, DropoutMasks
 
 LECTURE_SEED = 2147483647
 INITS = ("torch", "lecture", "scaled", "unigram")
@@ -106,6 +106,7 @@ class MLP(nn.Module):
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dropout: DropoutMasks | None = None,
+        candidates: Candidates | None = None,
     ) -> Tensor:
         """Mean cross-entropy in nats (a scalar) of `targets` (B,) after `tokens` (B, T).
 
@@ -115,8 +116,10 @@ class MLP(nn.Module):
             tokens, targets: ids.
             label_smoothing, z_loss: as in `pymlp.linear_cross_entropy`.
             dropout: masks of this batch, or None for all of the network.
+            candidates: of this batch: its softmax is then of them, an estimate; None is exact.
         """
-        if self.direct is None and dropout is None and z_loss == 0.0:
+        is_plain = self.direct is None and dropout is None and candidates is None
+        if is_plain and z_loss == 0.0:
             return functional.mlp_cross_entropy(
                 tokens,
                 targets,
@@ -128,11 +131,17 @@ class MLP(nn.Module):
                 label_smoothing=label_smoothing,
             )
         input, weight = self._last_layer(tokens, dropout)
-        return functional.linear_cross_entropy(
+        bias: Tensor | None = self.output.bias
+        mean_offset: Tensor | float = 0.0
+        if candidates is not None:
+            weight, targets = weight[candidates.words], candidates.places
+            bias = candidates.offsets + (0.0 if bias is None else bias[candidates.words])
+            mean_offset = candidates.offsets[targets].mean()
+        return mean_offset + functional.linear_cross_entropy(
             input,
             weight,
             targets,
-            linear_bias=self.output.bias,
+            linear_bias=bias,
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )

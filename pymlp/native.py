@@ -177,7 +177,9 @@ def _make_loop(model: MLP, examples: Examples, config: TrainConfig) -> Any:
         label_smoothing=config.label_smoothing,
         z_loss=config.z_loss,
         dropout=config.dropout,
-        dropout_seed=config.seed,
+        noise=config.sampled_softmax or 0,
+        counts=examples.counts(sizes.vocab_size).numpy() if config.sampled_softmax else None,
+        seed=config.seed,
     )
 
 

@@ -192,6 +192,21 @@ class DropoutMasks(NamedTuple):
     hidden: Tensor
 
 
+class Candidates(NamedTuple):
+    """What the targets of a step of the sampled softmax are compared with.
+
+    Attributes:
+        words: (R,) int64, ascending: the batch's targets and words of noise.
+        places: (B,) int64: the targets are ``words[places]``.
+        offsets: (R,) what is added to the words' logits: the logarithm of how often each was drawn
+            over how often that was expected.
+    """
+
+    words: Tensor
+    places: Tensor
+    offsets: Tensor
+
+
 class EmptyLinear(nn.Linear):
     """A linear layer from or to nothing, whose bias begins at 0 as torch.nn's would.
 
@@ -241,6 +256,7 @@ class MLP(nn.Module):
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dropout: DropoutMasks | None = None,
+        candidates: Candidates | None = None,
     ) -> Tensor:
         """Mean cross-entropy in nats (a scalar) of `targets` (B,) after `tokens` (B, T).
 
@@ -248,11 +264,17 @@ class MLP(nn.Module):
             tokens, targets: ids.
             label_smoothing, z_loss: as in `linear_cross_entropy`.
             dropout: masks of this batch, or None for all of the network.
+            candidates: of this batch: its softmax is then of them, an estimate; None is exact.
         """
         logits = self(tokens, dropout)
+        if candidates is not None:
+            logits = logits[:, candidates.words] + candidates.offsets
+            targets = candidates.places
         loss = cross_entropy(logits, targets, label_smoothing=label_smoothing)
         if z_loss != 0.0:
             loss = loss + z_loss * logits.logsumexp(-1).square().mean()
+        if candidates is not None:
+            loss = loss + candidates.offsets[candidates.places].mean()
         return loss
 
 

@@ -41,7 +41,7 @@ _MODEL, _BEST = "model.safetensors", "best.safetensors"
 # Settings that the first runs of this format do not have.
 _ADDED = {
     *("direct", "lr_decay", "decay_biases", "label_smoothing", "z_loss", "dropout"),
-    *("eval_train", "sparse_embedding"),
+    *("eval_train", "sparse_embedding", "sampled_softmax"),
 }
 
 Record = Mapping[str, Any]

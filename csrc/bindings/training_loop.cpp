@@ -134,7 +134,8 @@ void bind(py::module_& module, const char* name) {
                        std::pair<double, double> betas, double eps, double max_grad_norm,
                        pymlp::TrainingArrays data, int64_t batch_size, bool direct,
                        bool decay_biases, bool sparse_embedding, double label_smoothing,
-                       double z_loss, double dropout, uint64_t dropout_seed) {
+                       double z_loss, double dropout, int64_t noise,
+                       const std::optional<Array<int64_t>>& counts, uint64_t seed) {
              const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden, direct};
              pymlp::Optimizer optimizer;
              optimizer.rule.adamw = adamw;
@@ -146,7 +147,13 @@ void bind(py::module_& module, const char* name) {
              optimizer.rule.decay_biases = decay_biases;
              optimizer.max_grad_norm = max_grad_norm;
              optimizer.sparse_embedding = sparse_embedding;
-             const pymlp::Objective objective{label_smoothing, z_loss, dropout, dropout_seed};
+             if (noise > 0) expect_size("counts", counts ? counts->size() : 0, vocab_size);
+             const pymlp::Objective objective{label_smoothing,
+                                              z_loss,
+                                              dropout,
+                                              noise,
+                                              noise > 0 ? counts->data() : nullptr,
+                                              seed};
              return std::make_unique<Loop>(sizes, optimizer, objective, std::move(data),
                                            batch_size);
            }),
@@ -155,7 +162,8 @@ void bind(py::module_& module, const char* name) {
            py::arg("betas"), py::arg("eps"), py::arg("max_grad_norm"), py::arg("data"),
            py::arg("batch_size"), py::arg("direct") = false, py::arg("decay_biases") = true,
            py::arg("sparse_embedding") = false, py::arg("label_smoothing") = 0.0,
-           py::arg("z_loss") = 0.0, py::arg("dropout") = 0.0, py::arg("dropout_seed") = 0)
+           py::arg("z_loss") = 0.0, py::arg("dropout") = 0.0, py::arg("noise") = 0,
+           py::arg("counts") = py::none(), py::arg("seed") = 0)
       .def("run", &Loop::run, py::kw_only(), py::arg("parameters").noconvert(), py::arg("trained"),
            py::arg("first").noconvert(), py::arg("second").noconvert(),
            py::arg("indices").noconvert(), py::arg("rates").noconvert(),
@@ -167,6 +175,26 @@ void bind(py::module_& module, const char* name) {
       .def_property("profiling", &Loop::profiling, &Loop::set_profiling,
                     "Whether `run` measures its phases.")
       .def_property_readonly("profile", &Loop::profile, "Phase: (seconds, calls).");
+}
+
+template <class T>
+py::array_t<T> copied(int64_t size, const T* from) {
+  return py::array_t<T>(size, from);
+}
+
+py::tuple draw_candidates(pymlp::Candidates& candidates, int64_t step,
+                          const Array<int64_t>& targets) {
+  expect_size("targets", targets.size(), candidates.batch_size());
+  for (int64_t b = 0; b < targets.size(); ++b) {
+    if (pymlp::outside(targets.data()[b], candidates.vocab_size()))
+      pymlp::throw_out_of_range("a target", targets.data()[b], candidates.vocab_size());
+  }
+  candidates.draw(step, {targets.data(), true});
+  const int64_t count = candidates.count();
+  return py::make_tuple(
+      copied(count, candidates.words()),
+      copied(targets.size(), static_cast<const int32_t*>(candidates.places().data)),
+      copied(count, candidates.offsets()));
 }
 
 }  // namespace
@@ -183,6 +211,17 @@ void bind_training_loop(py::module_& module) {
       py::kw_only(), py::arg("seed"), py::arg("step"), py::arg("hidden"), py::arg("p"),
       py::arg("rows"), py::arg("columns"),
       "1 for the units (rows, columns) that dropout keeps in a step, 0 for the others; uint8.");
+  using pymlp::Candidates;
+  py::class_<Candidates>(module, "Candidates", "What a step of the sampled softmax compares.")
+      .def(py::init(
+               [](const Array<int64_t>& counts, int64_t noise, int64_t batch_size, uint64_t seed) {
+                 return Candidates(counts.data(), counts.size(), noise, batch_size, seed);
+               }),
+           py::kw_only(), py::arg("counts").noconvert(), py::arg("noise"), py::arg("batch_size"),
+           py::arg("seed"))
+      .def("draw", &draw_candidates, py::arg("step"), py::arg("targets").noconvert(),
+           "Of a step whose targets (B) these are: words (R) ascending and places (B) of the "
+           "targets among them, int32; offsets (R) of their logits, float64.");
   using pymlp::TrainingArrays;
   py::class_<TrainingArrays>(module, "TrainingData", "The examples that steps are drawn from.")
       .def_static("table", &TrainingArrays::table, py::arg("tokens").noconvert(),

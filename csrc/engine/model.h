@@ -22,9 +22,20 @@ struct ModelSizes {
 
   // Elements of embedding (V, E), hidden weight (H, T*E) and bias (H), output weight (V, H) and
   // bias (V), direct weight (V, T*E).
-  std::array<int64_t, most_parameters> parameter_sizes() const {
-    return {V * E, H * T * E, H, V * H, V, direct ? V * T * E : 0};
+  std::array<int64_t, most_parameters> parameter_sizes() const { return with_outputs(V); }
+  // The same if the output layer has so many rows.
+  std::array<int64_t, most_parameters> with_outputs(int64_t rows) const {
+    return {V * E, H * T * E, H, rows * H, rows, direct ? rows * T * E : 0};
   }
+};
+
+// A parameter and the optimizer's state of it; each dense, of the size of the parameter.
+template <class A>
+struct Trained {
+  A* parameter = nullptr;
+  bool frozen = false;  // left as it is
+  A* first = nullptr;   // SGD: momentum buffer, or null; AdamW: exp_avg
+  A* second = nullptr;  // AdamW: exp_avg_sq
 };
 
 inline bool outside(int64_t id, int64_t end) {

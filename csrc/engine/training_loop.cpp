@@ -78,9 +78,17 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
       objective_(objective),
       n_examples_(data.N),
       batch_size_(batch_size),
-      gradient_sizes_(sizes.parameter_sizes()),
+      outputs_(sizes.V),
       batch_(sizes, data, batch_size) {
-  const bool gathers = sizes.direct || objective.dropout > 0;
+  const int states = optimizer.rule.adamw ? 2 : optimizer.rule.momentum != 0 ? 1 : 0;
+  if (objective.noise > 0) {
+    sampled_.emplace(
+        sizes, states,
+        Candidates(objective.counts, sizes.V, objective.noise, batch_size, objective.seed));
+    outputs_ = sampled_->candidates().most();
+  }
+  gradient_sizes_ = sizes.with_outputs(outputs_);
+  const bool gathers = sizes.direct || objective.dropout > 0 || sampled_;
   sparse_ = is_sparse(optimizer, divides_vocabulary(sizes.V, sizes.H, gathers));
   in_blocks_ = !divides_vocabulary(sizes.V, sizes.H, gathers || sparse_);
   const Kernels<A>& kernels = active_kernels().of<A>();
@@ -89,7 +97,6 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
   // Each array begins a cache line of its own.
   constexpr int64_t line = 64 / sizeof(A);
   const auto padded = [](int64_t size) { return (size + line - 1) / line * line; };
-  const int states = optimizer.rule.adamw ? 2 : optimizer.rule.momentum != 0 ? 1 : 0;
   int64_t total = (1 + states) * padded(in_blocks);
   for (int64_t size : gradient_sizes_) total += padded(size);
   memory_.reserve(static_cast<size_t>(total) * sizeof(A));
@@ -108,7 +115,12 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
   }
   Trained<A> anything[most_parameters];
   for (int i = 0; i < sizes.n_parameters(); ++i) anything[i].parameter = gradients_[i];
-  workspace_.reserve(kernels.mlp_steps_workspace(step_of(anything)));
+  // With fewer candidates a chunk has more examples, so any number of them may need most.
+  for (int64_t rows = outputs_; rows >= (sampled_ ? 1 : outputs_); --rows) {
+    MlpStep<A> step = step_of(anything);
+    step.loss.output.V = step.update.outputs = rows;
+    workspace_.reserve(kernels.mlp_steps_workspace(step));
+  }
 }
 
 template <class A>
@@ -117,14 +129,22 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
   check_indices(steps, n_examples_);
   const Kernels<A>& kernels = active_kernels().of<A>();
   const OutputWeightInBlocks in_blocks(*this, parameters[3]);
-  MlpStep<A> step = step_of(parameters);
   A loss = 0, factor = 1;
-  step.gradients.factor = &factor;
   const bool wants_norm = steps.grad_norms || optimizer_.max_grad_norm > 0;
-  if (!wants_norm) kernels.mlp_steps(step, workspace_.get());
+  MlpStep<A> step;
+  const auto prepare = [&](const Trained<A>* trained) {
+    step = step_of(trained);
+    step.gradients.factor = &factor;
+    if (!wants_norm) kernels.mlp_steps(step, workspace_.get());
+  };
+  if (!sampled_) prepare(parameters);
   for (int64_t k = 0; k < steps.count; ++k) {
     batch_.gather(steps.indices + k * batch_size_, parallel);
     if (objective_.dropout > 0) drop(steps.first + k, parallel);
+    if (sampled_) {
+      sample(steps.first + k, parameters, parallel);
+      prepare(sampled_->parameters());
+    }
     step.update.step.lr = steps.rates[k];
     step.update.step.step = steps.done_before + k + 1;
     if (wants_norm) {
@@ -134,6 +154,10 @@ void TrainingLoop<A>::run(const Trained<A>* parameters, const Steps& steps,
       kernels.mlp_update(step.update, parallel);
     } else {
       kernels.mlp_step(workspace_.get(), step.update.step, &loss, parallel);
+    }
+    if (sampled_) {
+      sampled_->scatter(parameters, parallel);
+      loss += A(sampled_->candidates().mean_offset());
     }
     steps.losses[k] = loss;
     ++done;
@@ -159,12 +183,20 @@ void TrainingLoop<A>::drop(int64_t step, const Parallel& parallel) {
   constexpr int64_t cost = 16;
   parallel.run({"dropout", batch_size_, cost * (K + H)}, [&](int64_t begin, int64_t end) {
     const auto draw = [&](DropoutLayer layer, int64_t columns, std::vector<uint8_t>& kept) {
-      draw_kept(objective_.dropout_seed, step, layer, objective_.dropout, begin, end, columns,
+      draw_kept(objective_.seed, step, layer, objective_.dropout, begin, end, columns,
                 kept.data() + begin * columns);
     };
     draw(DropoutLayer::input, K, input_kept_);
     draw(DropoutLayer::hidden, H, hidden_kept_);
   });
+}
+
+// The output layer of step number `step`, which is of its candidates alone.
+template <class A>
+void TrainingLoop<A>::sample(int64_t step, const Trained<A>* parameters, const Parallel& parallel) {
+  sampled_->gather(step, batch_.targets(), parameters, parallel);
+  outputs_ = sampled_->candidates().count();
+  gradient_sizes_ = sizes_.with_outputs(outputs_);
 }
 
 template <class A>
@@ -211,10 +243,10 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) {
                       parameters[2].parameter};
   step.loss.output.N = N;
   step.loss.output.H = H;
-  step.loss.output.V = V;
+  step.loss.output.V = outputs_;
   step.loss.output.weight = in_blocks_ ? output_weight_[0] : parameters[3].parameter;
-  step.loss.output.bias = parameters[4].parameter;
-  step.loss.output.target = batch_.targets();
+  step.loss.output.bias = sampled_ ? sampled_->bias_with_offsets() : parameters[4].parameter;
+  step.loss.output.target = sampled_ ? sampled_->candidates().places() : batch_.targets();
   step.loss.output_weight_in_blocks = in_blocks_;
   step.loss.output.options.label_smoothing = objective_.label_smoothing;
   step.loss.output.options.z_loss = objective_.z_loss;
@@ -230,6 +262,7 @@ MlpStep<A> TrainingLoop<A>::step_of(const Trained<A>* parameters) {
   step.gradients.output = {nullptr, gradients_[3], gradients_[4]};
   MlpUpdate<A>& update = step.update;
   update = {N, T, V, E, H, {}, {}, {}, {}, {}, {}, optimizer_.rule, in_blocks_, step.loss.sparse};
+  update.outputs = outputs_;
   UpdatedParameter<A>* const updated[most_parameters] = {&update.embedding,   &update.hidden_weight,
                                                          &update.hidden_bias, &update.output_weight,
                                                          &update.output_bias, &update.direct};

@@ -3,22 +3,15 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "engine/batch.h"
 #include "engine/model.h"
+#include "engine/sampled_output.h"
 #include "kernels/kernels.h"
 
 namespace pymlp {
-
-// A parameter and the optimizer's state of it; each dense, of the size of the parameter.
-template <class A>
-struct Trained {
-  A* parameter = nullptr;
-  bool frozen = false;  // left as it is
-  A* first = nullptr;   // SGD: momentum buffer, or null; AdamW: exp_avg
-  A* second = nullptr;  // AdamW: exp_avg_sq
-};
 
 struct Optimizer {
   OptimizerStep rule;        // lr, step and factor are set step by step
@@ -31,7 +24,9 @@ struct Optimizer {
 struct Objective {
   double label_smoothing = 0, z_loss = 0;  // see CrossEntropyOptions
   double dropout = 0;                      // see engine/dropout.h
-  uint64_t dropout_seed = 0;
+  int64_t noise = 0;                // > 0: words of noise of the sampled softmax; see Candidates
+  const int64_t* counts = nullptr;  // (V), for the noise
+  uint64_t seed = 0;                // of dropout and noise
 };
 
 // A run of steps.
@@ -40,7 +35,7 @@ struct Steps {
   const int64_t* indices = nullptr;  // (count, batch_size), of examples
   const double* rates = nullptr;     // (count), learning rates
   int64_t done_before = 0;           // updates before the first of these, for AdamW
-  int64_t first = 0;                 // number of the first, for dropout
+  int64_t first = 0;                 // number of the first, for dropout and noise
   double* losses = nullptr;          // (count) out: mean loss of each batch before the update
   double* grad_norms = nullptr;      // (count) out, before clipping; or null
 };
@@ -67,6 +62,7 @@ class TrainingLoop {
   void add_squares(int parameter, const Parallel& parallel, double& sum);
   void drop(int64_t step, const Parallel& parallel);
   MlpStep<A> step_of(const Trained<A>* parameters);
+  void sample(int64_t step, const Trained<A>* parameters, const Parallel& parallel);
 
   ModelSizes sizes_;
   Optimizer optimizer_;
@@ -74,6 +70,8 @@ class TrainingLoop {
   int64_t n_examples_, batch_size_;
   bool sparse_;     // the gradient of the embedding
   bool in_blocks_;  // the output weight, while steps are carried out
+  std::optional<SampledOutput<A>> sampled_;
+  int64_t outputs_;  // rows of the output layer in a step
   std::array<int64_t, most_parameters> gradient_sizes_;
   Batch batch_;
   std::vector<uint8_t> input_kept_, hidden_kept_;  // (B, T*E), (B, H) with dropout

@@ -125,6 +125,7 @@ struct SparseRows {
 
 // The whole model and its loss: embed_linear_tanh, then linear_cross_entropy on its result.
 // output.input is not used: the hidden layer lives in the workspace, a chunk of rows at a time.
+// output.V may be less than hidden.V, of rows that the caller has chosen; not on CUDA.
 template <class S>
 struct MlpCrossEntropy {
   EmbedLinearTanh<S> hidden;
@@ -140,7 +141,7 @@ struct MlpCrossEntropy {
 // Whether the CPU's kernels divide the rows of the output layer's weight (V, H) among threads, the
 // words of the vocabulary; else they divide the columns of the hidden layer. gathers: whether x,
 // the embeddings side by side, or its gradient is needed as it stands: for direct connections, for
-// dropout, or since the gradient of the embedding is sparse.
+// dropout, since the gradient of the embedding is sparse, or since the output layer is sampled.
 __attribute__((always_inline)) inline bool divides_vocabulary(int64_t V, int64_t H, bool gathers) {
   return gathers || (V > H && V > 1024);
 }
@@ -192,7 +193,9 @@ struct MlpUpdate {
   OptimizerStep step;
   bool output_weight_in_blocks = false;  // all arrays of output_weight: see Kernels::to_blocks
   SparseRows sparse{};  // if not null, other rows of the embedding and of its state stay as they
-                        // are; neither on CUDA nor with output_weight_in_blocks
+                        // are
+  int64_t outputs = 0;  // rows of the output layer if they are not V
+                        // Neither of the two on CUDA, nor with output_weight_in_blocks.
 };
 
 // Steps of training: the gradients of the loss, then the update. Of update.step only what stays the

@@ -40,6 +40,10 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
         None,
         "Whether a step moves only the rows of the embedding that occur in its batch.",
     ),
+    "sampled_softmax": (
+        click.IntRange(min=1),
+        "Compare targets with so many words of noise in place of the whole vocabulary.",
+    ),
     "label_smoothing": (
         click.FloatRange(0.0, 1.0),
         "Share of each target that is spread evenly over the vocabulary.",

@@ -40,7 +40,8 @@ using pymlp::ModelSizes;
 constexpr int64_t n_examples = 50, n_steps = 4;
 
 template <class A>
-void check_steps(const ModelSizes& sizes, int64_t B, bool adamw, bool with_norm) {
+void check_steps(const ModelSizes& sizes, int64_t B, bool adamw, bool with_norm,
+                 int64_t noise = 0) {
   const int64_t V = sizes.V, T = sizes.T;
   std::vector<int64_t> tokens(n_examples * T), targets(n_examples), indices(n_steps * B);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int64_t>(i) * 7 % V;
@@ -66,7 +67,9 @@ void check_steps(const ModelSizes& sizes, int64_t B, bool adamw, bool with_norm)
   steps.rates = rates.data();
   steps.losses = losses.data();
   steps.grad_norms = with_norm ? norms.data() : nullptr;
-  const pymlp::Objective objective{0.1, 0.01, sizes.direct ? 0.2 : 0, 5};
+  const std::vector<int64_t> counts(static_cast<size_t>(V), 1);
+  const pymlp::Objective objective{noise > 0 ? 0 : 0.1, 0.01, sizes.direct ? 0.2 : 0, noise,
+                                   counts.data()};
   pymlp::TrainingLoop<A> loop(sizes, optimizer, objective,
                               {n_examples, tokens.data(), targets.data()}, B);
   const pymlp::Team team(3);
@@ -89,6 +92,7 @@ TEST(steps_allocate_nothing) {
       check_steps<double>({60, 2, 5, 40}, 700, adamw, with_norm);  // more logits than hidden units
       check_steps<float>({1500, 2, 5, 40}, 32, adamw, with_norm);
       check_steps<float>({27, 3, 10, 20, true}, 32, adamw, with_norm);
+      check_steps<float>({1500, 2, 5, 40}, 32, adamw, with_norm, 100);
     }
   }
 }

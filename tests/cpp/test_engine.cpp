@@ -39,7 +39,7 @@ struct Run {
   ModelSizes sizes;
   pymlp::Optimizer optimizer;
   pymlp::Objective objective;
-  std::vector<int64_t> tokens, targets, indices;
+  std::vector<int64_t> tokens, targets, indices, counts;
   std::vector<std::vector<float>> parameters, first, second;
   std::vector<double> rates, losses, grad_norms;
   int64_t done = 0;
@@ -73,7 +73,15 @@ struct Run {
     second = first;
   }
 
+  // Compares targets with so many words of noise.
+  void sample(int64_t noise) {
+    counts.assign(size_t(sizes.V), 0);
+    for (const int64_t id : targets) ++counts[size_t(id)];
+    objective.noise = noise;
+  }
+
   void train(const pymlp::Parallel& parallel, int64_t count = K) {
+    objective.counts = counts.data();
     const TrainingData data{N, tokens.data(), targets.data()};
     TrainingLoop<float> loop(sizes, optimizer, objective, data, B);
     Trained<float> trained[pymlp::most_parameters];
@@ -195,16 +203,19 @@ TEST(training_gives_the_same_bits_on_any_number_of_threads) {
   for (const ModelSizes& sizes : all) {
     Run serial(sizes);
     if (sizes.direct) serial.objective.dropout = 0.3;
-    Run run = serial;
-    const Run before = serial;
-    serial.train(pymlp::Serial());
-    CHECK_EQ(serial.done, K);
-    CHECK(serial.parameters != before.parameters);
-    for (int threads : {2, 4}) {
-      Run again = run;
-      again.train(Team(threads));
-      CHECK(again.losses == serial.losses);
-      CHECK(again.parameters == serial.parameters);
+    for (int64_t noise : {0, 5}) {
+      serial.sample(noise);
+      const Run before = serial;
+      Run alone = before;
+      alone.train(pymlp::Serial());
+      CHECK_EQ(alone.done, K);
+      CHECK(alone.parameters != before.parameters);
+      for (int threads : {2, 4}) {
+        Run again = before;
+        again.train(Team(threads));
+        CHECK(again.losses == alone.losses);
+        CHECK(again.parameters == alone.parameters);
+      }
     }
   }
 }
@@ -212,12 +223,15 @@ TEST(training_gives_the_same_bits_on_any_number_of_threads) {
 TEST(a_step_that_is_abandoned_changes_nothing) {
   for (const ModelSizes& sizes : all) {
     for (bool sparse : {false, true}) {
-      Run run(sizes);
-      run.optimizer.sparse_embedding = sparse;
-      if (sparse) run.keep_momentum();
-      check_abandoned(run);
-      run.grad_norms.resize(K);
-      check_abandoned(run);
+      for (int64_t noise : {0, 5}) {
+        Run run(sizes);
+        run.optimizer.sparse_embedding = sparse;
+        if (sparse) run.keep_momentum();
+        run.sample(noise);
+        check_abandoned(run);
+        run.grad_norms.resize(K);
+        check_abandoned(run);
+      }
     }
   }
 }

@@ -159,12 +159,14 @@ struct MlpVocabularyUpdate {
   Array arrays[count];
 
   explicit MlpVocabularyUpdate(const MlpUpdate<A>& p)
-      : arrays{{p.output_weight, p.V * p.H, p.H, Decay::weights},
-               {p.direct, p.V * p.T * p.E, p.T * p.E, Decay::weights},
-               {p.output_bias, p.V, 1, Decay::biases},
+      : arrays{{p.output_weight, outputs(p) * p.H, p.H, Decay::weights},
+               {p.direct, outputs(p) * p.T * p.E, p.T * p.E, Decay::weights},
+               {p.output_bias, outputs(p), 1, Decay::biases},
                {p.hidden_weight, p.H * p.T * p.E, 0, Decay::weights},
                {p.hidden_bias, p.H, 0, Decay::biases},
                {p.embedding, p.V * p.E, p.E, Decay::weights, p.sparse}} {}
+
+  static int64_t outputs(const MlpUpdate<A>& p) { return p.outputs > 0 ? p.outputs : p.V; }
 
   static constexpr int64_t output_layer = 0, first_layer = 3;  // begin there
 

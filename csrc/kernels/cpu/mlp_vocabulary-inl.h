@@ -1,10 +1,11 @@
 // mlp_cross_entropy where the vocabulary is large, or x goes to the output too or is dropped out,
-// or the gradient of the embedding is sparse (divides_vocabulary): x gathered, the hidden layer by
-// rows, the output layer by vocabulary.
+// or the gradient of the embedding is sparse, or the output layer is sampled (divides_vocabulary):
+// x gathered, the hidden layer by rows, the output layer by vocabulary.
 
 template <class S>
 inline bool is_by_vocabulary(const MlpCrossEntropy<S>& p) {
-  const bool gathers = p.direct || p.dropout.input || p.sparse.tokens;
+  const bool samples = p.output.V != p.hidden.V;
+  const bool gathers = p.direct || p.dropout.input || p.sparse.tokens || samples;
   return divides_vocabulary(p.output.V, p.hidden.H, gathers);
 }
 
@@ -38,7 +39,7 @@ struct MlpVocabularyKernel {
     const auto scratch = [&](int64_t n) {
       return workspace.take<A>(gradients ? scratch_size<S>(n) : 0);
     };
-    dembedding = scratch(V * p.hidden.E);
+    dembedding = scratch(p.hidden.V * p.hidden.E);
     dweight = scratch(H * K);
     dbias = scratch(H);
     doutput_weight = scratch(V * H);
@@ -96,7 +97,7 @@ struct MlpVocabularyKernel {
     const EmbeddingRows<A>& rows = first_layer.dembedding;
     const int64_t E = rows.E;
     const int32_t* const tokens = problem.sparse.tokens;
-    parallel.run({"dembedding", tokens ? *rows.count : V, E, stop},
+    parallel.run({"dembedding", tokens ? *rows.count : rows.V, E, stop},
                  [this, &rows, tokens, E, scale_by](int64_t begin, int64_t end) {
                    for (int64_t r = begin; r < end; ++r) {
                      const int64_t v = tokens ? tokens[r] : r;
@@ -162,7 +163,7 @@ struct MlpVocabularyKernel {
     if (d.factor) factor = 1;
     if (N == 0) clear(d);
     place_embedding(factor, parallel, Stop::anywhere);
-    narrow(dembedding, V * problem.hidden.E, d.hidden.embedding);
+    narrow(dembedding, problem.hidden.V * problem.hidden.E, d.hidden.embedding);
     finish(dweight, H * K, factor, d.hidden.weight);
     if (dbias) finish(dbias, H, factor, d.hidden.bias);
   }

@@ -1,0 +1,74 @@
+#include "engine/candidates.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "engine/philox.h"
+
+namespace pymlp {
+
+namespace {
+
+// Mikolov et al. (2013) found it better than 1 and 0.
+constexpr double power = 0.75;
+// Sets the noise apart from what else is drawn by the same seed.
+constexpr uint64_t stream = 0x9E3779B97F4A7C15;
+
+}  // namespace
+
+Candidates::Candidates(const int64_t* counts, int64_t V, int64_t noise, int64_t batch_size,
+                       uint64_t seed)
+    : noise_(noise),
+      batch_size_(batch_size),
+      most_(std::min(V, noise + batch_size)),
+      seed_(seed ^ stream),
+      draws_(static_cast<size_t>(V)),
+      places_(static_cast<size_t>(batch_size)) {
+  words_.reserve(static_cast<size_t>(most_));
+  offsets_.reserve(static_cast<size_t>(most_));
+  const double total = std::accumulate(counts, counts + V, 0.0);
+  double sum = 0;
+  for (int64_t v = 0; v < V; ++v) {
+    sum += std::pow(static_cast<double>(counts[v]), power);
+    below_.push_back(sum);
+  }
+  for (int64_t v = 0; v < V; ++v) {
+    const auto count = static_cast<double>(counts[v]);
+    expected_.push_back(static_cast<double>(noise) * std::pow(count, power) / sum +
+                        static_cast<double>(batch_size) * count / total);
+  }
+}
+
+void Candidates::draw(int64_t step, Ids targets) {
+  words_.clear();
+  for (int64_t i = 0; i < noise_; ++i) {
+    const double at = uniform(seed_, step, i) * below_.back();
+    const auto found = std::upper_bound(below_.begin(), below_.end() - 1, at);
+    count_word(found - below_.begin());
+  }
+  for (int64_t b = 0; b < batch_size_; ++b) count_word(targets[b]);
+  std::sort(words_.begin(), words_.end());
+  offsets_.resize(words_.size());
+  for (size_t r = 0; r < words_.size(); ++r) {
+    const auto word = static_cast<size_t>(words_[r]);
+    offsets_[r] = std::log(draws_[word] / expected_[word]);
+    draws_[word] = static_cast<int32_t>(r);  // until the targets have found their places
+  }
+  for (int64_t b = 0; b < batch_size_; ++b) {
+    places_[static_cast<size_t>(b)] = draws_[static_cast<size_t>(targets[b])];
+  }
+  for (const int32_t word : words_) draws_[static_cast<size_t>(word)] = 0;
+}
+
+double Candidates::mean_offset() const {
+  double sum = 0;
+  for (const int32_t place : places_) sum += offsets_[static_cast<size_t>(place)];
+  return sum / static_cast<double>(batch_size_);
+}
+
+void Candidates::count_word(int64_t word) {
+  if (draws_[static_cast<size_t>(word)]++ == 0) words_.push_back(static_cast<int32_t>(word));
+}
+
+}  // namespace pymlp

@@ -1,0 +1,46 @@
+// The words that a step of the sampled softmax compares, in place of the whole vocabulary.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace pymlp {
+
+// The targets of a batch and words of noise, drawn from the unigram distribution to the power 3/4
+// with replacement. With each word goes the logarithm of how often it is among all these draws over
+// how often that is expected: added to its logit, it makes the sum of exponentials an estimate of
+// that over the vocabulary (Bengio and Senecal, 2003), and the softmax of the candidates one of
+// the softmax.
+class Candidates {
+ public:
+  // counts (V): occurrences among the targets that batches are drawn from. noise: words a step.
+  Candidates(const int64_t* counts, int64_t V, int64_t noise, int64_t batch_size, uint64_t seed);
+
+  // Those of step number `step`: a function of it, the seed and the targets (B), each in [0, V).
+  void draw(int64_t step, Ids targets);
+
+  int64_t vocab_size() const { return static_cast<int64_t>(draws_.size()); }
+  int64_t batch_size() const { return batch_size_; }
+  int64_t most() const { return most_; }  // that there can be
+  int64_t count() const { return static_cast<int64_t>(words_.size()); }
+  const int32_t* words() const { return words_.data(); }     // (count), ascending
+  const double* offsets() const { return offsets_.data(); }  // (count)
+  Ids places() const { return {places_.data(), false}; }     // (B): of the targets among words
+  // The mean of the targets' offsets, which the cross-entropy of the candidates leaves out.
+  double mean_offset() const;
+
+ private:
+  void count_word(int64_t word);
+
+  int64_t noise_, batch_size_, most_;
+  uint64_t seed_;
+  std::vector<double> below_;     // (V): shares of the noise, added up
+  std::vector<double> expected_;  // (V): draws of each word in a step
+  std::vector<int32_t> draws_;    // (V): so far; 0 between steps
+  std::vector<int32_t> words_, places_;
+  std::vector<double> offsets_;
+};
+
+}  // namespace pymlp
