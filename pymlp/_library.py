@@ -28,6 +28,19 @@ ops = torch.ops.pymlp
 CUDA_ARCHITECTURES = tuple(filter(None, ops.cuda_architectures().split(",")))
 # Types of devices that have kernels.
 KERNEL_DEVICES = ("cpu", "cuda") if CUDA_ARCHITECTURES else ("cpu",)
+# The oldest CUDA devices that the kernels run on: compute capability.
+OLDEST_CUDA = (8, 0)
+
+
+def too_old(device: torch.device) -> str | None:
+    """Why the kernels do not run on a CUDA device of this age; None if they do."""
+    if device.type != "cuda":
+        return None
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= OLDEST_CUDA:
+        return None
+    found, needed = (".".join(map(str, version)) for version in (capability, OLDEST_CUDA))
+    return f"{device} has compute capability {found}, the kernels need {needed} or newer"
 
 
 def _loss(like: Tensor, n: int, reduction: int) -> Tensor:

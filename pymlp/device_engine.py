@@ -2,14 +2,15 @@
 
 A model goes one of two ways, which its sizes decide. If it fits into the shared memory of a block,
 the training kernel (csrc/kernels/cuda/training-inl.h) carries out many steps in one launch, of one
-model or of many side by side. Any other goes step by step: the kernels of the fused operators, and
-one for the update, captured once as a CUDA graph.
+model or of many side by side. Any other goes step by step, as a CUDA graph
+(`pymlp.device_graph`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from weakref import WeakKeyDictionary
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from pymlp import reference
-from pymlp._library import CUDA_ARCHITECTURES, ops
+from pymlp._library import CUDA_ARCHITECTURES, ops, too_old
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
+from pymlp.device_graph import GraphSteps, wait
 from pymlp.model import MLP
 from pymlp.native import check_memory, native_obstacle, no_engine
 from pymlp.optimizer_state import OptimizerState, sparse_embedding, weight_decay
@@ -33,11 +35,6 @@ _SIZES = ("vocab_size", "block_size", "n_embd", "n_hidden")
 
 # Indices drawn at once: a launch is as long as the steps there are indices for.
 BLOCK_INDICES = 2**18
-
-# Steps whose indices and results a graph has room for.
-_GRAPH_STEPS = 1024
-# Steps before a graph is captured, which load what kernels need.
-_WARM_UP_STEPS = 3
 
 
 class DeviceEngine:
@@ -72,13 +69,15 @@ class DeviceEngine:
         self.settings = _settings(model, config)
         self.max_norm = config.max_grad_norm
         self.persistent, self.way = _way(model, config.batch_size)
-        self._graph = None if self.persistent else _GraphSteps(self)
+        at_once = max(8, BLOCK_INDICES // config.batch_size)
+        self._graph = None if self.persistent else GraphSteps(self, at_once)
 
     @staticmethod
     def obstacle(model: MLP, config: TrainConfig) -> str | None:
         """Why this engine cannot train ``model`` as ``config`` says; None if it can."""
         return (
-            native_obstacle(model, DEVICES[0] if DEVICES else "cuda")
+            too_old(model.embedding.weight.device)
+            or native_obstacle(model, DEVICES[0] if DEVICES else "cuda")
             or unknown_option(model)
             or _unknown_term(config)
         )
@@ -125,7 +124,9 @@ def run_together(runs: Sequence[tuple[DeviceEngine, Steps]]) -> None:
     if not launched:
         return
     first = launched[0].engine
-    try:
+    with ExitStack() as ending:  # which sees to all of them, whatever interrupts one
+        for launch in launched:
+            ending.callback(launch.collect)
         ops.train_models(
             *(_joined(launch.arrays[i] for launch in launched) for i in range(3)),
             first.tokens,
@@ -137,9 +138,7 @@ def run_together(runs: Sequence[tuple[DeviceEngine, Steps]]) -> None:
             [launch.done for launch in launched],
             [number for launch in launched for number in launch.engine.settings],
         )
-    finally:
-        for launch in launched:
-            launch.collect()
+        wait(launched[0].done)
 
 
 class _Launch:
@@ -156,7 +155,7 @@ class _Launch:
         self.done = torch.tensor([engine.state.updates], device=device)
 
     def collect(self) -> None:
-        """Wait for the results."""
+        """Note the results, which may have to be waited for."""
         done = int(self.done)
         count = done - self.engine.state.updates
         self.engine.state.updates = done
@@ -164,128 +163,6 @@ class _Launch:
         self.steps.losses[:count] = self.losses[:count].cpu()
         if self.steps.grad_norms is not None:
             self.steps.grad_norms[:count] = self.norms[:count].cpu()
-
-
-class _GraphSteps:
-    """Steps as a graph of kernels that find all they need on the device, the step's number too.
-
-    On the CPU, which has no graphs, the kernels are called one by one.
-    """
-
-    def __init__(self, engine: DeviceEngine) -> None:
-        self._engine = engine
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._warm = 0
-        self._addresses: list[int] = []
-
-    def run(self, steps: Steps) -> None:
-        self._make_room(steps)
-        for start in range(0, len(steps), _GRAPH_STEPS):
-            if steps.stopping:
-                break
-            part = slice(start, min(start + _GRAPH_STEPS, len(steps)))
-            self._fill(steps, part)
-            try:
-                for _ in range(part.start, part.stop):
-                    if steps.stopping:
-                        break
-                    self._advance()
-            finally:
-                self._collect(steps, start)
-
-    def _make_room(self, steps: Steps) -> None:
-        """The memory that a graph works on; the graph is made anew where memory has changed."""
-        engine = self._engine
-        arrays = engine.arrays()
-        wants_norms = steps.grad_norms is not None or engine.max_norm is not None
-        # What the graph has been made for.
-        addresses = [x.data_ptr() for group in arrays for x in group] + [int(wants_norms)]
-        if addresses == self._addresses:
-            return
-        self._addresses = addresses
-        self._parameters, self._first, self._second = arrays
-        self._graph, self._warm = None, 0
-        like = self._parameters[0]
-        batch_size = steps.indices.shape[1]
-        self._number = torch.zeros(1, dtype=torch.int64, device=like.device)
-        self._indices = torch.zeros(
-            (_GRAPH_STEPS, batch_size), dtype=torch.int32, device=like.device
-        )
-        self._rates = like.new_zeros((_GRAPH_STEPS, 3))
-        self._losses = torch.zeros(_GRAPH_STEPS, dtype=torch.float64, device=like.device)
-        self._norms = torch.zeros_like(self._losses) if wants_norms else None
-
-    def _fill(self, steps: Steps, part: slice) -> None:
-        count = part.stop - part.start
-        device = self._number.device
-        done = torch.tensor([self._engine.state.updates], device=device)
-        rates = steps.rates[part].to(device)
-        self._rates[:count] = ops.training_rates(
-            rates, done, self._parameters[0], self._engine.settings
-        )
-        self._indices[:count] = steps.indices[part].to(device, torch.int32)
-        self._number.zero_()
-
-    def _advance(self) -> None:
-        if self._graph is not None:
-            self._graph.replay()
-        elif self._warm < _WARM_UP_STEPS or not self._number.is_cuda or _ids_are_checked():
-            self._warm += 1
-            self._step()
-        else:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._step()
-            self._graph = graph
-            graph.replay()
-
-    @torch.no_grad()
-    def _step(self) -> None:
-        rows = self._indices.index_select(0, self._number).view(-1)
-        loss, *gradients = ops.mlp_cross_entropy_forward_backward(
-            None,
-            self._engine.tokens.index_select(0, rows),
-            self._engine.targets.index_select(0, rows),
-            *self._parameters,
-            -100,  # ignore_index: no target is ignored
-            1,  # reduction: mean
-            0.0,  # label_smoothing
-        )
-        factor = self._factor(gradients)
-        self._losses.index_copy_(0, self._number, loss.double().view(1))
-        # Last, and one op: it updates, and counts the step as done.
-        ops.mlp_update(
-            self._parameters,
-            gradients,
-            self._first,
-            self._second,
-            self._rates,
-            self._number,
-            factor,
-            self._engine.settings,
-        )
-
-    def _factor(self, gradients: Sequence[Tensor]) -> Tensor | None:
-        """Notes the norm of the gradients; what scales them down to the largest one allowed."""
-        if self._norms is None:
-            return None
-        trained = zip(gradients, self._engine.settings_of_parameters, strict=True)
-        squares = [gradient.double().square().sum() for gradient, wanted in trained if wanted]
-        norm = torch.stack(squares).sum().sqrt().view(1)
-        self._norms.index_copy_(0, self._number, norm)
-        if self._engine.max_norm is None:
-            return None
-        return (self._engine.max_norm / (norm + 1e-6)).clamp(max=1).to(gradients[0].dtype)
-
-    def _collect(self, steps: Steps, start: int) -> None:
-        """Wait for what was launched."""
-        count = int(self._number)
-        self._engine.state.updates += count
-        steps.done += count
-        done = slice(start, start + count)
-        steps.losses[done] = self._losses[:count].cpu()
-        if steps.grad_norms is not None and self._norms is not None:
-            steps.grad_norms[done] = self._norms[:count].cpu()
 
 
 def unknown_option(model: MLP | reference.MLP) -> str | None:
@@ -317,13 +194,6 @@ def _table(examples: Examples) -> tuple[Tensor, Tensor]:
     if examples not in _tables:
         _tables[examples] = (examples.tokens.contiguous(), examples.targets.contiguous())
     return _tables[examples]
-
-
-def _ids_are_checked() -> bool:
-    """Which waits for the device, and so cannot be captured."""
-    before: bool = ops.check_ids(False)
-    ops.check_ids(before)
-    return before
 
 
 def _way(model: MLP, batch_size: int) -> tuple[bool, str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pymlp import _engine, device_engine, reference
-from pymlp._library import ops
+from pymlp._library import ops, too_old
 from pymlp.data import Examples
 from pymlp.flat import LAYOUT
 from pymlp.functional import mlp_cross_entropy
@@ -32,6 +32,7 @@ def applies(model: MLP | reference.MLP) -> bool:
         type(model) in (MLP, reference.MLP)
         and tuple(parameters) == LAYOUT
         and {p.device.type for p in parameters.values()} <= {*device_engine.DEVICES}
+        and too_old(model.embedding.weight.device) is None
         and {p.dtype for p in parameters.values()} in ({torch.float32}, {torch.float64})
         and device_engine.unknown_option(model) is None
     )

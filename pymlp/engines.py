@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pymlp import device_engine, reference
-from pymlp._library import KERNEL_DEVICES
+from pymlp._library import KERNEL_DEVICES, too_old
 from pymlp.candidates import CandidateSampler
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
@@ -245,7 +245,8 @@ def _float64(values: Sequence[Tensor | float]) -> Tensor:
 def _without_kernels(model: nn.Module) -> torch.device | None:
     """A device of the parameters that the fused operators have no kernels for, if there is one."""
     devices = (parameter.device for parameter in model.parameters())
-    return next((device for device in devices if device.type not in KERNEL_DEVICES), None)
+    lacking = (d for d in devices if d.type not in KERNEL_DEVICES or too_old(d))
+    return next(lacking, None)
 
 
 def choose_engine(model: MLP, config: TrainConfig) -> tuple[str, str]:

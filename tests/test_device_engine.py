@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from ops_testing import GPU
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pymlp import (
     MLP,
@@ -16,6 +17,7 @@ from pymlp import (
     TrainConfig,
     Trainer,
     device_engine,
+    device_graph,
     device_inference,
     engines,
     evaluate,
@@ -74,6 +76,21 @@ def assert_close(model, other, tolerance):
         torch.testing.assert_close(p.detach().cpu(), q.detach(), rtol=tolerance, atol=tolerance)
 
 
+def interrupt(monkeypatch, module, name, call=1, raising=KeyboardInterrupt):
+    """The function does its work, but at this call it raises an exception after it."""
+    function = getattr(module, name)
+    calls = []
+
+    def interrupted(*arguments, **options):
+        result = function(*arguments, **options)
+        calls.append(None)
+        if len(calls) == call:
+            raise raising
+        return result
+
+    monkeypatch.setattr(module, name, interrupted)
+
+
 def on_cpu(config, monkeypatch):
     """The same run by the engine of the CPU."""
     with monkeypatch.context() as context:
@@ -115,12 +132,12 @@ def test_the_same_bits_however_the_steps_are_divided(config, way):
 @needs_kernels
 def test_more_steps_than_a_graph_has_room_for(where, monkeypatch):
     monkeypatch.setattr(device_engine, "_way", lambda *_: (False, "as a graph"))
-    monkeypatch.setattr(device_engine, "_GRAPH_STEPS", 4)
+    monkeypatch.setattr(device_graph, "_MOST_STEPS", 4)
     config = replace(CLIPPED, steps=11, eval_every=0, log_every=11)
     trainer = config.trainer(DATA, device=WHERE)
     trainer.stepper._at_once = 11
     found = trainer.fit()
-    monkeypatch.setattr(device_engine, "_GRAPH_STEPS", 1024)
+    monkeypatch.setattr(device_graph, "_MOST_STEPS", 1024)
     expected = config.trainer(DATA, device=WHERE).fit()
     assert torch.equal(found.losses, expected.losses)
     assert torch.equal(found.grad_norms, expected.grad_norms)
@@ -194,21 +211,83 @@ def test_an_interruption_leaves_what_is_done(way, monkeypatch):
     whole.fit()
     trainer = SMALL.trainer(DATA, device=WHERE)
     op = "train_models" if way == "kernel" else "mlp_update"
-    launch = getattr(device_engine.ops, op)
-    calls = []
-
-    def interrupted(*arguments):
-        launch(*arguments)
-        calls.append(None)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(device_engine.ops, op, interrupted)
+    interrupt(monkeypatch, device_engine.ops, op, call=2)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit()
     assert 0 < trainer.step < SMALL.steps
     trainer.fit()
     assert_same(trainer.model, whole.model)
+
+
+@needs_kernels
+def test_an_interruption_while_waiting_leaves_what_is_done(way, monkeypatch):
+    whole = SMALL.trainer(DATA, device=WHERE)
+    whole.fit()
+    trainer = SMALL.trainer(DATA, device=WHERE)
+    trainer.stepper.run(2)
+    done = trainer.step
+    interrupt(monkeypatch, device_engine if way == "kernel" else device_graph, "wait")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    assert trainer.step > done
+    trainer.fit()
+    assert_same(trainer.model, whole.model)
+
+
+@needs_kernels
+def test_an_interruption_of_many_leaves_what_is_done_of_each(where, monkeypatch):
+    configs = [SMALL, replace(SMALL, seed=5)]
+    trainers = [config.trainer(DATA, device=where) for config in configs]
+    steps = [trainer.stepper.begin(20) for trainer in trainers]
+    collect = device_engine._Launch.collect
+
+    def collect_first(launch):
+        collect(launch)
+        if launch.steps is steps[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(device_engine._Launch, "collect", collect_first)
+    interrupt(monkeypatch, device_engine, "wait")
+    with pytest.raises(KeyboardInterrupt):
+        device_engine.run_together([(t.engine, s) for t, s in zip(trainers, steps, strict=True)])
+    monkeypatch.setattr(device_engine._Launch, "collect", collect)
+    for config, trainer, part in zip(configs, trainers, steps, strict=True):
+        assert part.done == len(part)
+        trainer.stepper.end(part, 1.0)
+        trainer.fit()
+        whole = config.trainer(DATA, device=where)
+        whole.fit()
+        assert_same(trainer.model, whole.model)
+
+
+@needs_kernels
+def test_without_memory_for_a_graph_there_is_another_try(where, monkeypatch):
+    monkeypatch.setattr(device_engine, "_way", lambda *_: (False, "as a graph"))
+    trainer = SMALL.trainer(DATA, device=where)
+    with monkeypatch.context() as context:
+        interrupt(context, torch, "zeros", raising=torch.OutOfMemoryError)
+        with pytest.raises(torch.OutOfMemoryError):
+            trainer.stepper.run(20)
+    trainer.fit()
+    assert trainer.step == SMALL.steps
+
+
+@needs_kernels
+def test_a_graph_has_room_for_a_block_of_indices(where, monkeypatch):
+    monkeypatch.setattr(device_engine, "_way", lambda *_: (False, "as a graph"))
+    monkeypatch.setattr(device_engine, "BLOCK_INDICES", 60)
+    trainer = SMALL.trainer(DATA, device=where)
+    trainer.fit()
+    assert trainer.engine._graph._step._indices.numel() == 60
+
+
+@needs_kernels
+def test_what_was_computed_before_has_no_gradient_afterwards(way):
+    trainer = SMALL.trainer(DATA, device=WHERE)
+    logits = trainer.model(DATA.dev.tokens[:4].to(WHERE))
+    trainer.fit()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        logits.sum().backward()
 
 
 @needs_kernels
@@ -319,6 +398,31 @@ def test_without_kernels_for_it_a_device_has_no_native_engine(monkeypatch):
     monkeypatch.setattr(device_engine, "DEVICES", ("meta",))
     _, reason = engines.choose_engine(model, TrainConfig())
     assert reason == "native does not apply: parameters share memory"  # as without memory
+
+
+def test_a_device_older_than_the_kernels_has_none(monkeypatch):
+    monkeypatch.setattr(device_engine, "DEVICES", ("cuda",))
+    monkeypatch.setattr(engines, "KERNEL_DEVICES", ("cpu", "cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    model = MLP(MLPConfig(27))
+    with FakeTensorMode():  # which needs no GPU
+        for module in (model.embedding, model.hidden, model.output):
+            for key, parameter in module.named_parameters():
+                there = torch.empty(parameter.shape, device="cuda:1")
+                setattr(module, key, torch.nn.Parameter(there))
+    name, reason = engines.choose_engine(model, TrainConfig())
+    assert name == "reference"
+    assert reason == (
+        "native does not apply: cuda:1 has compute capability 7.5, the kernels need 8.0 or newer"
+    )
+    assert not device_inference.applies(model)
+    data = Examples(DATA.dev.tokens, DATA.dev.targets)
+    for engine, message in (
+        ("native", "engine='native' does not apply: cuda:1 has compute capability 7.5"),
+        ("autograd", "engine='autograd' has no kernels for the model's device, cuda:1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            engines.make_engine(engine, model, data, TrainConfig(engine=engine))
 
 
 # --- many models ----------------------------------------------------------------------------------
@@ -480,7 +584,7 @@ def test_large_batches_are_steps_of_a_captured_graph(where, monkeypatch):
     trainer = config.trainer(DATA, device=where)
     history = trainer.fit()
     assert not trainer.engine.persistent
-    assert trainer.engine._graph._graph is not None
+    assert trainer.engine._graph._step._graph is not None
     _, expected = on_cpu(config, monkeypatch)
     torch.testing.assert_close(history.losses, expected.losses, rtol=1e-3, atol=1e-3)
 

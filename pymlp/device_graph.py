@@ -1,0 +1,194 @@
+"""Steps of a model of any size on a device: the kernels of the fused operators, and one for the
+update, captured once as a CUDA graph."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pymlp._library import ops
+from pymlp.steps import Steps
+
+if TYPE_CHECKING:
+    from pymlp.device_engine import DeviceEngine
+
+# Steps whose rates and results there is room for.
+_MOST_STEPS = 1024
+# Steps before a graph is captured, which load what kernels need.
+_WARM_UP_STEPS = 3
+
+
+def wait(counter: Tensor) -> None:
+    """Until the device has done what was launched before. An exception from a signal handler, such
+    as KeyboardInterrupt, is raised here, before anybody has begun to note what was done."""
+    counter.item()
+
+
+class GraphSteps:
+    """The steps of an engine.
+
+    Args:
+        engine: whose.
+        at_once: steps whose indices are to be on the device at once.
+    """
+
+    def __init__(self, engine: DeviceEngine, at_once: int) -> None:
+        self._engine = engine
+        self._at_once = min(at_once, _MOST_STEPS)
+        self._step: _Step | None = None
+
+    def run(self, steps: Steps) -> None:
+        step = self._present_step(steps)
+        for start in range(0, len(steps), self._at_once):
+            if steps.stopping:
+                break
+            part = slice(start, min(start + self._at_once, len(steps)))
+            step.fill(steps, part)
+            try:
+                for _ in range(part.start, part.stop):
+                    if steps.stopping:
+                        break
+                    step.advance()
+                wait(step.number)
+            finally:
+                step.collect(steps, start)
+
+    def _present_step(self, steps: Steps) -> _Step:
+        """The step on the memory that the model has now; made anew where that has changed."""
+        wants_norms = steps.grad_norms is not None or self._engine.max_norm is not None
+        if self._step is None or not self._step.fits(wants_norms):
+            self._step = None  # and its memory, before there is more
+            self._step = _Step(self._engine, self._at_once, steps.indices.shape[1], wants_norms)
+        return self._step
+
+
+class _Step:
+    """A step as a graph of kernels that find all they need on the device, its number too.
+
+    On the CPU, which has no graphs, the kernels are called one by one.
+
+    Args:
+        engine: whose model is trained, where it lies.
+        at_once: steps there is room for.
+        batch_size: of the steps.
+        wants_norms: whether there are norms of gradients.
+
+    Attributes:
+        number: (1,) int64 on the device, of those steps: how many are done.
+    """
+
+    def __init__(
+        self, engine: DeviceEngine, at_once: int, batch_size: int, wants_norms: bool
+    ) -> None:
+        self._engine = engine
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._warm = 0
+        self._arrays = engine.arrays()
+        self._parameters, self._first, self._second = self._arrays
+        like = self._parameters[0]
+        device = like.device
+        self.number = torch.zeros(1, dtype=torch.int64, device=device)
+        self._indices = torch.zeros((at_once, batch_size), dtype=torch.int32, device=device)
+        self._rates = like.new_zeros((at_once, 3))
+        self._losses = torch.zeros(at_once, dtype=torch.float64, device=device)
+        self._norms = torch.zeros_like(self._losses) if wants_norms else None
+
+    def fits(self, wants_norms: bool) -> bool:
+        """Whether the model still lies where it did, and no more is asked for."""
+        addresses, now = (
+            [x.data_ptr() for group in arrays for x in group]
+            for arrays in (self._arrays, self._engine.arrays())
+        )
+        return addresses == now and wants_norms == (self._norms is not None)
+
+    def fill(self, steps: Steps, part: slice) -> None:
+        """What the next steps need; they count from 0."""
+        count = part.stop - part.start
+        device = self.number.device
+        done = torch.tensor([self._engine.state.updates], device=device)
+        rates = steps.rates[part].to(device)
+        self._rates[:count] = ops.training_rates(
+            rates, done, self._parameters[0], self._engine.settings
+        )
+        self._indices[:count] = steps.indices[part].to(device, torch.int32)
+        self.number.zero_()
+
+    def advance(self) -> None:
+        """Launch a step."""
+        if self._graph is not None:
+            self._graph.replay()
+        elif self._warm < _WARM_UP_STEPS or not self.number.is_cuda or _ids_are_checked():
+            self._warm += 1
+            self._launch()
+        else:
+            graph = torch.cuda.CUDAGraph()
+            stream = _capture_stream(self.number.device)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                self._launch()
+            self._graph = graph
+            graph.replay()
+
+    def collect(self, steps: Steps, start: int) -> None:
+        """Note what was done from ``start`` on, which may have to be waited for."""
+        count = int(self.number)
+        self._engine.state.updates += count
+        steps.done += count
+        done = slice(start, start + count)
+        steps.losses[done] = self._losses[:count].cpu()
+        if steps.grad_norms is not None and self._norms is not None:
+            steps.grad_norms[done] = self._norms[:count].cpu()
+
+    @torch.no_grad()
+    def _launch(self) -> None:
+        rows = self._indices.index_select(0, self.number).view(-1)
+        loss, *gradients = ops.mlp_cross_entropy_forward_backward(
+            None,
+            self._engine.tokens.index_select(0, rows),
+            self._engine.targets.index_select(0, rows),
+            *self._parameters,
+            -100,  # ignore_index: no target is ignored
+            1,  # reduction: mean
+            0.0,  # label_smoothing
+        )
+        factor = self._factor(gradients)
+        self._losses.index_copy_(0, self.number, loss.double().view(1))
+        # Last, and one op: it updates, and counts the step as done.
+        ops.mlp_update(
+            self._parameters,
+            gradients,
+            self._first,
+            self._second,
+            self._rates,
+            self.number,
+            factor,
+            self._engine.settings,
+        )
+
+    def _factor(self, gradients: Sequence[Tensor]) -> Tensor | None:
+        """Notes the norm of the gradients; what scales them down to the largest one allowed."""
+        if self._norms is None:
+            return None
+        trained = zip(gradients, self._engine.settings_of_parameters, strict=True)
+        squares = [gradient.double().square().sum() for gradient, wanted in trained if wanted]
+        norm = torch.stack(squares).sum().sqrt().view(1)
+        self._norms.index_copy_(0, self.number, norm)
+        if self._engine.max_norm is None:
+            return None
+        return (self._engine.max_norm / (norm + 1e-6)).clamp(max=1).to(gradients[0].dtype)
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Of that device: torch's own is of the device of the process's first capture."""
+    return torch.cuda.Stream(device)
+
+
+def _ids_are_checked() -> bool:
+    """Which waits for the device, and so cannot be captured."""
+    before: bool = ops.check_ids(False)
+    ops.check_ids(before)
+    return before
