@@ -79,7 +79,7 @@ emulate-ops: $(VENV)/.built
 	rm -rf $(EMULATED) && mkdir -p $(EMULATED)/pymlp
 	ln -s $(abspath pymlp)/*.py $(abspath pymlp)/*.txt $(EMULATED)/pymlp/
 	$(CMAKE) --install build/emulate-ops --prefix $(EMULATED)/pymlp
-	PYTHONPATH=$(EMULATED) $(BIN)/pytest -q $(CONTRACT) tests/test_device_engine.py \
+	PYTHONPATH=$(EMULATED) $(BIN)/pytest -q $(CONTRACT) tests/test_device_*.py \
 	    -k "not avx2 and not baseline"
 
 bench: $(VENV)/.built

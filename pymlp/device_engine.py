@@ -9,7 +9,7 @@ model or of many side by side. Any other goes step by step, as a CUDA graph
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import fields
 from weakref import WeakKeyDictionary
@@ -22,6 +22,7 @@ from pymlp._library import CUDA_ARCHITECTURES, ops, too_old
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.device_graph import GraphSteps, wait
+from pymlp.flat import layout
 from pymlp.model import MLP
 from pymlp.native import check_memory, native_obstacle, no_engine
 from pymlp.optimizer_state import OptimizerState, sparse_embedding, weight_decay
@@ -30,8 +31,9 @@ from pymlp.steps import Steps, TrainedParameters
 # Types of devices that this is the native engine of.
 DEVICES = ("cuda",) if CUDA_ARCHITECTURES else ()
 
-# What the kernels know of a model.
+# What the kernels know of a model, and what a graph of them does besides.
 _SIZES = ("vocab_size", "block_size", "n_embd", "n_hidden")
+_GRAPH_OPTIONS = (*_SIZES, "direct")
 
 # Indices drawn at once: a launch is as long as the steps there are indices for.
 BLOCK_INDICES = 2**18
@@ -67,10 +69,9 @@ class DeviceEngine:
         self._like = model.embedding.weight.detach()
         self.state = OptimizerState(model, self._trained, config)
         self.settings = _settings(model, config)
-        self.max_norm = config.max_grad_norm
-        self.persistent, self.way = _way(model, config.batch_size)
+        self.persistent, self.way = _way(model, config)
         at_once = max(8, BLOCK_INDICES // config.batch_size)
-        self._graph = None if self.persistent else GraphSteps(self, at_once)
+        self._graph = None if self.persistent else GraphSteps(self, model, config, at_once)
 
     @staticmethod
     def obstacle(model: MLP, config: TrainConfig) -> str | None:
@@ -78,8 +79,8 @@ class DeviceEngine:
         return (
             too_old(model.embedding.weight.device)
             or native_obstacle(model, DEVICES[0] if DEVICES else "cuda")
-            or unknown_option(model)
-            or _unknown_term(config)
+            or unknown_option(model, _GRAPH_OPTIONS)
+            or _unknown_rule(config)
         )
 
     def run(self, steps: Steps) -> None:
@@ -102,7 +103,7 @@ class DeviceEngine:
         check_memory(self.obstacle(self._mlp, self._config), self._mlp, self._like.dtype)
 
     def arrays(self) -> list[list[Tensor]]:
-        """The parameters and the two lists of their state, of five tensors each."""
+        """The parameters, and two lists of their state with a tensor for each."""
         nothing = [self._like.new_empty(0)] * len(self.settings_of_parameters)
         parameters = [parameter.detach() for parameter in self._mlp.parameters()]
         return [parameters, self.state.of(0) or nothing, self.state.of(1) or nothing]
@@ -110,7 +111,7 @@ class DeviceEngine:
     @property
     def settings_of_parameters(self) -> list[float]:
         """1 for each parameter that is trained, 0 for each that is frozen."""
-        return self.settings[-5:]
+        return self.settings[-len(layout(self._mlp.config)) :]
 
 
 def run_together(runs: Sequence[tuple[DeviceEngine, Steps]]) -> None:
@@ -165,25 +166,31 @@ class _Launch:
             self.steps.grad_norms[:count] = self.norms[:count].cpu()
 
 
-def unknown_option(model: MLP | reference.MLP) -> str | None:
-    """An option of the model that the kernels do not know, if one is in use."""
+def unknown_option(model: MLP | reference.MLP, known: Collection[str] = _SIZES) -> str | None:
+    """An option of the model that kernels with those ``known`` do not know, if one is in use."""
     for field in fields(model.config):
         value = getattr(model.config, field.name)
-        if field.name not in _SIZES and value != field.default:
+        if field.name not in known and value != field.default:
             return f"the model has {field.name}={value!r}, which its kernels do not know"
     return None
 
 
-def _unknown_term(config: TrainConfig) -> str | None:
-    """An option of the run that the kernels do not know, if one is in use."""
-    for name in ("label_smoothing", "z_loss", "dropout"):
-        if getattr(config, name) > 0:
-            return f"{name}={getattr(config, name)} is not among what its kernels do"
+def _unknown_rule(config: TrainConfig) -> str | None:
+    """An option of the run that no kernel of the device knows, if one is in use."""
     if config.sampled_softmax is not None:
-        return "sampled_softmax is not among what its kernels do"
+        return f"sampled_softmax={config.sampled_softmax} is not among what its kernels do"
     if sparse_embedding(config):
         return "sparse_embedding=True is not among what its kernels do"
-    return None if config.decay_biases else "decay_biases=False is not among what its kernels do"
+    return None
+
+
+def _unknown_term(config: TrainConfig) -> str | None:
+    """An option of the run that the training kernel does not know, if one is in use."""
+    for name in ("label_smoothing", "z_loss", "dropout"):
+        if getattr(config, name) > 0:
+            return f"{name}={getattr(config, name)}"
+    spared = not config.decay_biases and weight_decay(config) != 0
+    return "decay_biases=False" if spared else None
 
 
 _tables: WeakKeyDictionary[Examples, tuple[Tensor, Tensor]] = WeakKeyDictionary()
@@ -196,16 +203,20 @@ def _table(examples: Examples) -> tuple[Tensor, Tensor]:
     return _tables[examples]
 
 
-def _way(model: MLP, batch_size: int) -> tuple[bool, str]:
-    """Whether the training kernel has room for the model, and what to say about it."""
+def _way(model: MLP, config: TrainConfig) -> tuple[bool, str]:
+    """Whether the training kernel takes the model, and what to say about it."""
     c = model.config
+    graph = "as a graph of the fused operators' kernels, since"
+    unknown = "direct=True" if c.direct else _unknown_term(config)
+    if unknown is not None:
+        return False, f"{graph} {unknown} is not among what the training kernel does"
     least, most = ops.training_shared_bytes(
         model.embedding.weight.detach(),
         c.vocab_size,
         c.block_size,
         c.n_embd,
         c.n_hidden,
-        batch_size,
+        config.batch_size,
     )
     if least <= most:
         return True, (
@@ -214,8 +225,8 @@ def _way(model: MLP, batch_size: int) -> tuple[bool, str]:
         )
     need = "more than any block has" if least >= 2**40 else _kib(least)
     return False, (
-        f"as a graph of the fused operators' kernels, since model and batch would take {need} of "
-        f"the {_kib(most)} of shared memory that a block has"
+        f"{graph} model and batch would take {need} of the {_kib(most)} of shared memory that a "
+        "block has"
     )
 
 
@@ -232,6 +243,7 @@ def _settings(model: MLP, config: TrainConfig) -> list[float]:
         *config.betas,
         config.eps,
         config.max_grad_norm or 0.0,
+        float(config.decay_biases or weight_decay(config) == 0),
         *(float(parameter.requires_grad) for parameter in model.parameters()),
     ]
 

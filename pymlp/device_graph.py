@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from pymlp._library import ops
+from pymlp.config import TrainConfig
+from pymlp.model import MLP
+from pymlp.reference import DropoutMasks
 from pymlp.steps import Steps
 
 if TYPE_CHECKING:
@@ -33,11 +36,15 @@ class GraphSteps:
 
     Args:
         engine: whose.
+        model: its.
+        config: of the run.
         at_once: steps whose indices are to be on the device at once.
     """
 
-    def __init__(self, engine: DeviceEngine, at_once: int) -> None:
+    def __init__(self, engine: DeviceEngine, model: MLP, config: TrainConfig, at_once: int) -> None:
         self._engine = engine
+        self._loss = _Loss(model, config)
+        self._config = config
         self._at_once = min(at_once, _MOST_STEPS)
         self._step: _Step | None = None
 
@@ -59,10 +66,10 @@ class GraphSteps:
 
     def _present_step(self, steps: Steps) -> _Step:
         """The step on the memory that the model has now; made anew where that has changed."""
-        wants_norms = steps.grad_norms is not None or self._engine.max_norm is not None
+        wants_norms = steps.grad_norms is not None or self._config.max_grad_norm is not None
         if self._step is None or not self._step.fits(wants_norms):
             self._step = None  # and its memory, before there is more
-            self._step = _Step(self._engine, self._at_once, steps.indices.shape[1], wants_norms)
+            self._step = _Step(self._engine, self._loss, self._config, self._at_once, wants_norms)
         return self._step
 
 
@@ -73,8 +80,9 @@ class _Step:
 
     Args:
         engine: whose model is trained, where it lies.
+        loss: what is minimised.
+        config: of the run.
         at_once: steps there is room for.
-        batch_size: of the steps.
         wants_norms: whether there are norms of gradients.
 
     Attributes:
@@ -82,9 +90,16 @@ class _Step:
     """
 
     def __init__(
-        self, engine: DeviceEngine, at_once: int, batch_size: int, wants_norms: bool
+        self,
+        engine: DeviceEngine,
+        loss: _Loss,
+        config: TrainConfig,
+        at_once: int,
+        wants_norms: bool,
     ) -> None:
         self._engine = engine
+        self._loss = loss
+        self._max_norm = config.max_grad_norm
         self._graph: torch.cuda.CUDAGraph | None = None
         self._warm = 0
         self._arrays = engine.arrays()
@@ -92,7 +107,8 @@ class _Step:
         like = self._parameters[0]
         device = like.device
         self.number = torch.zeros(1, dtype=torch.int64, device=device)
-        self._indices = torch.zeros((at_once, batch_size), dtype=torch.int32, device=device)
+        self._number_before = torch.zeros_like(self.number)  # of the first of those steps
+        self._indices = torch.zeros((at_once, config.batch_size), dtype=torch.int32, device=device)
         self._rates = like.new_zeros((at_once, 3))
         self._losses = torch.zeros(at_once, dtype=torch.float64, device=device)
         self._norms = torch.zeros_like(self._losses) if wants_norms else None
@@ -115,6 +131,7 @@ class _Step:
             rates, done, self._parameters[0], self._engine.settings
         )
         self._indices[:count] = steps.indices[part].to(device, torch.int32)
+        self._number_before.fill_(steps.first + part.start)
         self.number.zero_()
 
     def advance(self) -> None:
@@ -145,14 +162,10 @@ class _Step:
     @torch.no_grad()
     def _launch(self) -> None:
         rows = self._indices.index_select(0, self.number).view(-1)
-        loss, *gradients = ops.mlp_cross_entropy_forward_backward(
-            None,
+        loss, gradients = self._loss.with_gradients(
             self._engine.tokens.index_select(0, rows),
             self._engine.targets.index_select(0, rows),
-            *self._parameters,
-            -100,  # ignore_index: no target is ignored
-            1,  # reduction: mean
-            0.0,  # label_smoothing
+            self._number_before + self.number,
         )
         factor = self._factor(gradients)
         self._losses.index_copy_(0, self.number, loss.double().view(1))
@@ -176,9 +189,75 @@ class _Step:
         squares = [gradient.double().square().sum() for gradient, wanted in trained if wanted]
         norm = torch.stack(squares).sum().sqrt().view(1)
         self._norms.index_copy_(0, self.number, norm)
-        if self._engine.max_norm is None:
+        if self._max_norm is None:
             return None
-        return (self._engine.max_norm / (norm + 1e-6)).clamp(max=1).to(gradients[0].dtype)
+        return (self._max_norm / (norm + 1e-6)).clamp(max=1).to(self._rates.dtype)
+
+
+class _Loss:
+    """What steps minimise, computed without a word from the host.
+
+    Args:
+        model: on the device.
+        config: of the run.
+    """
+
+    def __init__(self, model: MLP, config: TrainConfig) -> None:
+        self._model = model
+        self._config = config
+        self._is_one_op = not (model.config.direct or config.z_loss or config.dropout)
+
+    def with_gradients(
+        self, tokens: Tensor, targets: Tensor, step: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss of a batch in step number ``step`` (1,), and the gradient of each parameter:
+        of those that are frozen, any tensor."""
+        parameters = list(self._model.parameters())
+        if self._is_one_op:
+            loss, *gradients = ops.mlp_cross_entropy_forward_backward(
+                None,
+                tokens,
+                targets,
+                *(parameter.detach() for parameter in parameters),
+                -100,  # ignore_index: no target is ignored
+                1,  # reduction: mean
+                self._config.label_smoothing,
+            )
+            return loss, gradients
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        with torch.enable_grad(), torch.autocast(tokens.device.type, enabled=False):
+            loss = self._model.loss(
+                tokens,
+                targets,
+                label_smoothing=self._config.label_smoothing,
+                z_loss=self._config.z_loss,
+                dropout=self._masks(step),
+            )
+            found = iter(torch.autograd.grad(loss, trained))
+        gradients = [next(found).contiguous() if p.requires_grad else p for p in parameters]
+        return loss.detach(), gradients
+
+    def _masks(self, step: Tensor) -> DropoutMasks | None:
+        """Those of `pymlp.dropout.dropout_masks`, drawn on the device."""
+        config, sizes = self._config, self._model.config
+        if config.dropout == 0.0:
+            return None
+
+        def mask(hidden: bool, columns: int) -> Tensor:
+            drawn: Tensor = ops.dropout_mask(
+                self._model.embedding.weight.detach(),
+                step,
+                config.seed,
+                hidden,
+                config.dropout,
+                config.batch_size,
+                columns,
+            )
+            return drawn
+
+        return DropoutMasks(
+            mask(False, sizes.block_size * sizes.n_embd), mask(True, sizes.n_hidden)
+        )
 
 
 @functools.cache

@@ -131,7 +131,7 @@ if has pytest; then
     step gpu-tests 240 "$python" -P -m pytest -q -p no:cacheprovider -m gpu "${contract[@]}"
     if has safetensors; then
         step gpu-engine-tests 120 "$python" -P -m pytest -q -p no:cacheprovider -m gpu \
-            tests/test_device_engine.py
+            tests/test_device_*.py
     else
         skip gpu-engine-tests "$python has no safetensors"
     fi

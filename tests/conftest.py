@@ -6,9 +6,9 @@ import signal
 
 import pytest
 import torch
-from ops_testing import GPU, LANES
+from ops_testing import GPU, LANES, WHERE
 
-from pymlp import _engine, debug, functional
+from pymlp import _engine, debug, device_engine, functional
 from pymlp import isa as instruction_sets
 
 # Without it torch's matrix products refuse to run under use_deterministic_algorithms.
@@ -20,6 +20,21 @@ def device(request):
     """Runs the test on the CPU and once more on the GPU; tensors are made there by default."""
     with torch.device(request.param):
         yield request.param
+
+
+@pytest.fixture
+def where(monkeypatch):
+    """The device whose engine is the device's; on the CPU, its own engine steps back."""
+    monkeypatch.setattr(device_engine, "DEVICES", (WHERE,))
+    return WHERE
+
+
+@pytest.fixture(params=["kernel", "graph"])
+def way(request, monkeypatch, where):
+    """Both ways of that engine, whatever the sizes."""
+    if request.param == "graph":
+        monkeypatch.setattr(device_engine, "_way", lambda *_: (False, "as a graph"))
+    return request.param
 
 
 @pytest.fixture

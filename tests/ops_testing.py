@@ -22,6 +22,9 @@ from pymlp._library import KERNEL_DEVICES
 GPU = os.environ.get("PYMLP_TEST_GPU")
 if GPU is None and "cuda" in KERNEL_DEVICES and torch.cuda.is_available():
     GPU = "cuda"
+# Where CUDA kernels run: on a GPU, or in emulation on the CPU (`make emulate-ops`); else None.
+_EMULATED = torch._C._dispatch_has_kernel_for_dispatch_key("pymlp::train_models", "CPU")
+WHERE = "cuda" if GPU == "cuda" else "cpu" if _EMULATED else None
 
 OPS = ("embed_linear_tanh", "cross_entropy", "linear_cross_entropy", "mlp_cross_entropy")
 LOSSES = OPS[1:]

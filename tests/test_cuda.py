@@ -32,7 +32,13 @@ RAW_OPS = [
     "mlp_logits",
 ]
 # In place, and where CUDA kernels run.
-TRAINING_OPS = ["training_shared_bytes", "train_models", "training_rates", "mlp_update"]
+TRAINING_OPS = [
+    "training_shared_bytes",
+    "train_models",
+    "training_rates",
+    "mlp_update",
+    "dropout_mask",
+]
 
 
 # --- what can be shown without a GPU --------------------------------------------------------------

@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from ops_testing import GPU
+from device_testing import (
+    CLIPPED,
+    DATA,
+    SMALL,
+    assert_close,
+    assert_same,
+    interrupt,
+    needs_kernels,
+    on_cpu,
+)
+from ops_testing import WHERE
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pymlp import (
@@ -25,18 +35,13 @@ from pymlp import (
     sample,
     train_many,
 )
-from pymlp.data import Dataset, Examples, names
+from pymlp.data import Examples
 from pymlp.device_engine import DeviceEngine
 from pymlp.many import TrainingInterrupted
 from pymlp.native import NativeEngine
 from pymlp.stepper import DivergedError
 from pymlp.steps import Steps
 
-EMULATED = torch._C._dispatch_has_kernel_for_dispatch_key("pymlp::train_models", "CPU")
-WHERE = "cuda" if GPU == "cuda" else "cpu" if EMULATED else None
-DATA = Dataset.from_lines(names()[:200])
-SMALL = RunConfig(steps=30, batch_size=6, n_embd=3, n_hidden=9, eval_every=20, log_every=10)
-CLIPPED = replace(SMALL, max_grad_norm=0.5, log_grad_norm=True)
 RULES = [
     SMALL,
     replace(SMALL, optimizer="momentum", weight_decay=0.01, schedule="cosine", warmup_steps=5),
@@ -44,60 +49,6 @@ RULES = [
     CLIPPED,
     replace(CLIPPED, optimizer="adamw", lr=0.01, max_grad_norm=None),
 ]
-
-
-@pytest.fixture
-def where(monkeypatch):
-    """The device to train on; on the CPU, its own engine steps back."""
-    monkeypatch.setattr(device_engine, "DEVICES", (WHERE,))
-    return WHERE
-
-
-@pytest.fixture(params=["kernel", "graph"])
-def way(request, monkeypatch, where):
-    """Both ways, whatever the sizes."""
-    if request.param == "graph":
-        monkeypatch.setattr(device_engine, "_way", lambda *_: (False, "as a graph"))
-    return request.param
-
-
-def needs_kernels(test):
-    reason = "needs CUDA kernels, on a GPU or emulated"
-    return pytest.mark.gpu(pytest.mark.skipif(WHERE is None, reason=reason)(test))
-
-
-def assert_same(model, other):
-    for p, q in zip(model.parameters(), other.parameters(), strict=True):
-        assert torch.equal(p.cpu(), q.cpu())
-
-
-def assert_close(model, other, tolerance):
-    for p, q in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(p.detach().cpu(), q.detach(), rtol=tolerance, atol=tolerance)
-
-
-def interrupt(monkeypatch, module, name, call=1, raising=KeyboardInterrupt):
-    """The function does its work, but at this call it raises an exception after it."""
-    function = getattr(module, name)
-    calls = []
-
-    def interrupted(*arguments, **options):
-        result = function(*arguments, **options)
-        calls.append(None)
-        if len(calls) == call:
-            raise raising
-        return result
-
-    monkeypatch.setattr(module, name, interrupted)
-
-
-def on_cpu(config, monkeypatch):
-    """The same run by the engine of the CPU."""
-    with monkeypatch.context() as context:
-        context.setattr(device_engine, "DEVICES", ())
-        trainer = config.trainer(DATA)
-        assert isinstance(trainer.engine, NativeEngine)
-        return trainer, trainer.fit()
 
 
 @needs_kernels
@@ -203,61 +154,6 @@ def test_a_run_that_diverges_says_where(way):
     trainer = replace(SMALL, lr=1e30, eval_every=0, log_every=30).trainer(DATA, device=WHERE)
     with pytest.raises(DivergedError, match="training diverged: the loss is nan at step"):
         trainer.fit()
-
-
-@needs_kernels
-def test_an_interruption_leaves_what_is_done(way, monkeypatch):
-    whole = SMALL.trainer(DATA, device=WHERE)
-    whole.fit()
-    trainer = SMALL.trainer(DATA, device=WHERE)
-    op = "train_models" if way == "kernel" else "mlp_update"
-    interrupt(monkeypatch, device_engine.ops, op, call=2)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit()
-    assert 0 < trainer.step < SMALL.steps
-    trainer.fit()
-    assert_same(trainer.model, whole.model)
-
-
-@needs_kernels
-def test_an_interruption_while_waiting_leaves_what_is_done(way, monkeypatch):
-    whole = SMALL.trainer(DATA, device=WHERE)
-    whole.fit()
-    trainer = SMALL.trainer(DATA, device=WHERE)
-    trainer.stepper.run(2)
-    done = trainer.step
-    interrupt(monkeypatch, device_engine if way == "kernel" else device_graph, "wait")
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit()
-    assert trainer.step > done
-    trainer.fit()
-    assert_same(trainer.model, whole.model)
-
-
-@needs_kernels
-def test_an_interruption_of_many_leaves_what_is_done_of_each(where, monkeypatch):
-    configs = [SMALL, replace(SMALL, seed=5)]
-    trainers = [config.trainer(DATA, device=where) for config in configs]
-    steps = [trainer.stepper.begin(20) for trainer in trainers]
-    collect = device_engine._Launch.collect
-
-    def collect_first(launch):
-        collect(launch)
-        if launch.steps is steps[0]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(device_engine._Launch, "collect", collect_first)
-    interrupt(monkeypatch, device_engine, "wait")
-    with pytest.raises(KeyboardInterrupt):
-        device_engine.run_together([(t.engine, s) for t, s in zip(trainers, steps, strict=True)])
-    monkeypatch.setattr(device_engine._Launch, "collect", collect)
-    for config, trainer, part in zip(configs, trainers, steps, strict=True):
-        assert part.done == len(part)
-        trainer.stepper.end(part, 1.0)
-        trainer.fit()
-        whole = config.trainer(DATA, device=where)
-        whole.fit()
-        assert_same(trainer.model, whole.model)
 
 
 @needs_kernels
@@ -372,15 +268,12 @@ def test_an_option_that_the_kernels_do_not_know_is_refused(where):
 @pytest.mark.parametrize(
     "option",
     [
-        {"label_smoothing": 0.1},
-        {"z_loss": 0.1},
-        {"dropout": 0.5},
-        {"decay_biases": False},
+        {"sampled_softmax": 5},
         {"sparse_embedding": True},
     ],
     ids=str,
 )
-def test_a_term_that_the_kernels_do_not_know_is_refused(option, where):
+def test_a_rule_that_the_kernels_do_not_know_is_refused(option, where):
     ((name, value),) = option.items()
     asked = replace(SMALL, optimizer="momentum", **option)
     trainer = asked.trainer(DATA, device=where)

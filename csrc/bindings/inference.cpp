@@ -13,8 +13,8 @@
 
 #include "bindings/arrays.h"
 #include "bindings/checkpoint.h"
-#include "engine/philox.h"
 #include "engine/team.h"
+#include "kernels/philox.h"
 
 namespace py = pybind11;
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "engine/philox.h"
+#include "kernels/philox.h"
 
 namespace pymlp {
 

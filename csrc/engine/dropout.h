@@ -1,11 +1,9 @@
 // Which units dropout keeps.
 #pragma once
 
-#include <cstdint>
+#include "kernels/dropout.h"
 
 namespace pymlp {
-
-enum class DropoutLayer : uint32_t { input = 0, hidden = 1 };
 
 // kept (end - begin, columns): 1 for the units of examples [begin, end) of a batch that are kept,
 // each with probability 1 - p, 0 for the others. A function of its arguments and of the example's

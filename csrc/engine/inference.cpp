@@ -6,8 +6,8 @@
 #include <functional>
 #include <stdexcept>
 
-#include "engine/philox.h"
 #include "kernels/dispatch.h"
+#include "kernels/philox.h"
 
 namespace pymlp {
 

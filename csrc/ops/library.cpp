@@ -76,6 +76,9 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
         "Tensor(a!)[] parameters, Tensor[] gradients, Tensor(b!)[] first, Tensor(c!)[] second, "
         "Tensor rates, Tensor(d!) number, Tensor? factor, float[] settings"
         ") -> ()");
+  m.def("dropout_mask("
+        "Tensor like, Tensor step, int seed, bool hidden, float p, int rows, int columns"
+        ") -> Tensor");
 
   // What CUDA kernels were compiled for, such as "sm_80,sm_90"; empty: there are none.
   m.def("cuda_architectures() -> str");

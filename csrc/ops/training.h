@@ -1,7 +1,7 @@
 // Training steps in place, for backends that run CUDA kernels: check -> allocate -> call.
 //
-// Lists of parameters have the five of each model one after the other, in the order of its
-// state_dict, and so have the lists of their state, which hold empty tensors where there is none.
+// Lists of parameters have those of each model one after the other, in the order of its state_dict,
+// and so have the lists of their state, which hold empty tensors where there is none.
 #pragma once
 
 #include <algorithm>
@@ -16,22 +16,33 @@ namespace pymlp {
 
 using Tensors = std::vector<Tensor>;
 
+// embedding, hidden weight and bias, output weight and bias, weight of the direct connections.
+constexpr size_t most_parameters = 6;
+
 // Of a model, as one row of numbers: adamw, momentum, weight_decay, beta1, beta2, eps,
-// max_grad_norm (0: none), and for each of the five parameters whether it is trained.
+// max_grad_norm (0: none), decay_biases, and for each of its parameters whether it is trained. A
+// model has the parameters of the training kernel, or direct connections as well.
 struct TrainingSettings {
-  static constexpr size_t count = 12;
+  static constexpr size_t count(size_t parameters) { return 8 + parameters; }
   OptimizerStep rule;
   double max_grad_norm;
-  bool trained[trained_arrays];
+  size_t parameters;
+  bool trained[most_parameters];
 
-  explicit TrainingSettings(const double* s) : max_grad_norm(s[6]) {
+  TrainingSettings(const char* op, const double* s, size_t size) {
+    check(size == count(trained_arrays) || size == count(most_parameters), "pymlp.", op,
+          ": the number of settings must be ", count(trained_arrays), " or ",
+          count(most_parameters), ", got ", size);
     rule.adamw = s[0] != 0;
     rule.momentum = s[1];
     rule.weight_decay = s[2];
     rule.beta1 = s[3];
     rule.beta2 = s[4];
     rule.eps = s[5];
-    for (int i = 0; i < trained_arrays; ++i) trained[i] = s[7 + i] != 0;
+    max_grad_norm = s[6];
+    rule.decay_biases = s[7] != 0;
+    parameters = size - count(0);
+    for (size_t i = 0; i < parameters; ++i) trained[i] = s[count(i)] != 0;
   }
   int states() const { return rule.adamw ? 2 : rule.momentum != 0 ? 1 : 0; }
 };
@@ -50,26 +61,26 @@ class TrainedTensors {
  public:
   TrainedTensors(const char* op, size_t model, const Tensors& parameters, const Tensors& first,
                  const Tensors& second, const TrainingSettings& settings)
-      : parameters_(&parameters[model * trained_arrays]),
-        first_(&first[model * trained_arrays]),
-        second_(&second[model * trained_arrays]),
+      : parameters_(&parameters[model * settings.parameters]),
+        first_(&first[model * settings.parameters]),
+        second_(&second[model * settings.parameters]),
         states_(settings.states()) {
     const Tensor& embedding = parameters_[0];
     check_dim({op, "embedding", embedding}, 2);
     check_dim({op, "hidden_weight", parameters_[1]}, 2);
     const int64_t V = embedding.size(0), H = parameters_[1].size(0), K = parameters_[1].size(1);
-    check(V > 0 && H > 0 && embedding.size(1) > 0 && K % embedding.size(1) == 0, "pymlp.", op,
-          ": sizes must be positive, and hidden_weight as wide as whole embeddings");
-    const int64_t sizes[] = {V * embedding.size(1), H * K, H, V * H, V};
+    const bool direct = settings.parameters == most_parameters;
+    check(V > 0 && (H > 0 || direct) && embedding.size(1) > 0 && K % embedding.size(1) == 0,
+          "pymlp.", op, ": sizes must be positive, and hidden_weight as wide as whole embeddings");
     const std::initializer_list<int64_t> shapes[] = {
-        {V, embedding.size(1)}, {H, K}, {H}, {V, H}, {V}};
-    for (int i = 0; i < trained_arrays; ++i) {
+        {V, embedding.size(1)}, {H, K}, {H}, {V, H}, {V}, {V, K}};
+    for (size_t i = 0; i < settings.parameters; ++i) {
       const Argument parameter{op, names[i], parameters_[i]};
       check_like(parameter, {op, "embedding", embedding});
       check_shape(parameter, shapes[i]);
       check_in_place(parameter);
-      check_state(op, "first", first_[i], embedding, states_ > 0 ? sizes[i] : 0);
-      check_state(op, "second", second_[i], embedding, states_ > 1 ? sizes[i] : 0);
+      check_state(op, "first", first_[i], embedding, states_ > 0 ? parameters_[i].numel() : 0);
+      check_state(op, "second", second_[i], embedding, states_ > 1 ? parameters_[i].numel() : 0);
     }
   }
 
@@ -79,20 +90,20 @@ class TrainedTensors {
   int64_t T() const { return parameters_[1].size(1) / E(); }
   const Tensor& embedding() const { return parameters_[0]; }
   template <class A>
-  A* parameter(int i) const {
+  A* parameter(size_t i) const {
     return mutable_data<A>(parameters_[i]);
   }
   template <class A>
-  A* first(int i) const {
+  A* first(size_t i) const {
     return states_ > 0 ? mutable_data<A>(first_[i]) : nullptr;
   }
   template <class A>
-  A* second(int i) const {
+  A* second(size_t i) const {
     return states_ > 1 ? mutable_data<A>(second_[i]) : nullptr;
   }
 
-  static constexpr const char* names[] = {"embedding", "hidden_weight", "hidden_bias",
-                                          "output_weight", "output_bias"};
+  static constexpr const char* names[] = {"embedding",     "hidden_weight", "hidden_bias",
+                                          "output_weight", "output_bias",   "direct_weight"};
 
  private:
   static void check_state(const char* op, const char* name, const Tensor& state,
@@ -161,7 +172,8 @@ struct RunsOfSteps {
     for (const Tensors* list : {&rates, &losses, &grad_norms, &done}) {
       check_count(op, "the number of rates, losses, grad_norms and done", list->size(), count());
     }
-    check_count(op, "the number of settings", settings.size(), count() * TrainingSettings::count);
+    check_count(op, "the number of settings", settings.size(),
+                count() * TrainingSettings::count(trained_arrays));
     check_dim({op, "tokens", tokens}, 2);
     check_shape({op, "targets", targets}, {tokens.size(0)});
     check_ids_in_place("tokens", tokens);
@@ -170,7 +182,10 @@ struct RunsOfSteps {
 
   template <class A>
   TrainingModel<A> model(size_t i) const {
-    const TrainingSettings s(&settings[i * TrainingSettings::count]);
+    constexpr size_t row = TrainingSettings::count(trained_arrays);
+    const TrainingSettings s(op, &settings[i * row], row);
+    check(s.rule.decay_biases || s.rule.weight_decay == 0, "pymlp.", op,
+          ": biases cannot be spared the weight decay");
     const TrainedTensors trained(op, i, parameters, first, second, s);
     check_like({op, "embedding", trained.embedding()}, like());
     check_dim({op, "indices", indices[i]}, 2);
@@ -188,7 +203,7 @@ struct RunsOfSteps {
     TrainingModel<A> m{};
     m.sizes = {int32_t(trained.V()), int32_t(T), int32_t(trained.E()), int32_t(trained.H()),
                int32_t(B)};
-    for (int p = 0; p < trained_arrays; ++p) {
+    for (size_t p = 0; p < trained_arrays; ++p) {
       m.parameters[p] = trained.template parameter<A>(p);
       m.first[p] = trained.template first<A>(p);
       m.second[p] = trained.template second<A>(p);
@@ -272,11 +287,10 @@ Tensor training_rates(const Tensor& lr, const Tensor& done, const Tensor& like,
                       const std::vector<double>& settings) {
   constexpr const char* op = "training_rates";
   const Argument place{op, "like", like};
-  check_count(op, "the number of settings", settings.size(), TrainingSettings::count);
+  const TrainingSettings s(op, settings.data(), settings.size());
   check_dim({op, "lr", lr}, 1);
   check_vector({op, "lr", lr}, place, ScalarType::Double, lr.size(0));
   check_vector({op, "done", done}, place, ScalarType::Long, 1);
-  const TrainingSettings s(settings.data());
   const Backend backend(op, like.device());
   const Tensor out = empty({lr.size(0), 3}, like.scalar_type(), like.device());
   with_trained_type(op, like, [&](auto tag) {
@@ -292,20 +306,20 @@ Tensor training_rates(const Tensor& lr, const Tensor& done, const Tensor& like,
 }
 
 // The update of a step, number (1) of those of `rates`, whose gradients are first multiplied with
-// factor (1). Counts it: number is one more afterwards.
+// factor (1). Counts it: number is one more afterwards. Gradients of what is frozen are not read.
 template <class Backend>
 void mlp_update(const Tensors& parameters, const Tensors& gradients, const Tensors& first,
                 const Tensors& second, const Tensor& rates, const Tensor& number,
                 const std::optional<Tensor>& factor, const std::vector<double>& settings) {
   constexpr const char* op = "mlp_update";
-  check_count(op, "the number of settings", settings.size(), TrainingSettings::count);
+  const TrainingSettings s(op, settings.data(), settings.size());
   for (const Tensors* list : {&parameters, &gradients, &first, &second}) {
-    check_count(op, "the number of parameters, gradients and states", list->size(), trained_arrays);
+    check_count(op, "the number of parameters, gradients and states", list->size(), s.parameters);
   }
-  const TrainingSettings s(settings.data());
   const TrainedTensors trained(op, 0, parameters, first, second, s);
   const Argument like{op, "embedding", parameters[0]};
-  for (int i = 0; i < trained_arrays; ++i) {
+  for (size_t i = 0; i < s.parameters; ++i) {
+    if (!s.trained[i]) continue;
     const Argument gradient{op, "a gradient", gradients[i]};
     check_like(gradient, like);
     check_in_place(gradient);
@@ -320,9 +334,9 @@ void mlp_update(const Tensors& parameters, const Tensors& gradients, const Tenso
   const Backend backend(op, parameters[0].device());
   with_trained_type(op, parameters[0], [&](auto tag) {
     using A = decltype(tag);
-    const auto updated = [&](int i) {
-      return UpdatedParameter<A>{data<A>(gradients[i]),
-                                 s.trained[i] ? trained.template parameter<A>(i) : nullptr,
+    const auto updated = [&](size_t i) {
+      if (!s.trained[i]) return UpdatedParameter<A>{};
+      return UpdatedParameter<A>{data<A>(gradients[i]), trained.template parameter<A>(i),
                                  trained.template first<A>(i), trained.template second<A>(i)};
     };
     MlpUpdate<A> problem{};
@@ -335,6 +349,7 @@ void mlp_update(const Tensors& parameters, const Tensors& gradients, const Tenso
     problem.hidden_bias = updated(2);
     problem.output_weight = updated(3);
     problem.output_bias = updated(4);
+    if (s.parameters == most_parameters) problem.direct = updated(5);
     problem.step = s.rule;
     const DeviceStep<A> step{mutable_data<int64_t>(number),
                              reinterpret_cast<const StepRates<A>*>(data<A>(rates)),

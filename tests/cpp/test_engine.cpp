@@ -8,9 +8,9 @@
 
 #include "check.h"
 #include "engine/inference.h"
-#include "engine/philox.h"
 #include "engine/team.h"
 #include "engine/training_loop.h"
+#include "kernels/philox.h"
 #include "kernels/serial.h"
 
 using pymlp::ModelSizes;

@@ -35,6 +35,11 @@ struct UpdateRule {
         eps(A(s.eps)),
         rates(rates) {}
 
+  PYMLP_DEVICE void leave_out_decay() {
+    decays = false;
+    rates.keep = 1;
+  }
+
   PYMLP_DEVICE void sgd(A g, A& p, A* buffer) const {
     g *= factor;
     if (decays) g += weight_decay * p;
@@ -55,15 +60,29 @@ struct UpdateRule {
 
 template <class A>
 struct UpdateParameters {
-  static constexpr int threads = 256, W = vector_width<A>, arrays = 5;
+  struct Array {
+    UpdatedParameter<A> updated;
+    int64_t size;  // 0 if it is frozen
+    bool decays;   // if the rule has any decay
+  };
+  static constexpr int threads = 256, W = vector_width<A>, arrays = 6;
   UpdateRule<A> rule;
   DeviceStep<A> step;  // if it has rates, they and the factor take the place of the rule's
-  UpdatedParameter<A> parameters[arrays];
-  int64_t sizes[arrays];  // 0 for those that are frozen
+  Array all[arrays];
+
+  UpdateParameters(const MlpUpdate<A>& p, const UpdateRule<A>& rule, const DeviceStep<A>& step)
+      : rule(rule),
+        step(step),
+        all{array(p.embedding, p.V * p.E),
+            array(p.hidden_weight, p.H * p.T * p.E),
+            array(p.hidden_bias, p.H, p.step.decay_biases),
+            array(p.output_weight, p.V * p.H),
+            array(p.output_bias, p.V, p.step.decay_biases),
+            array(p.direct, p.V * p.T * p.E)} {}
 
   int64_t blocks() const {
     int64_t vectors = 0;
-    for (const int64_t size : sizes) vectors += divide_up(size, W);
+    for (const Array& array : all) vectors += divide_up(array.size, W);
     return divide_up(vectors, threads);
   }
 
@@ -74,13 +93,21 @@ struct UpdateParameters {
     if (step.factor) now.factor = *step.factor;
 #pragma unroll
     for (int i = 0; i < arrays; ++i) {
-      const int64_t vectors = divide_up(sizes[i], W);
-      if (vector >= 0 && vector < vectors) update(now, parameters[i], vector * W, sizes[i]);
+      const Array& array = all[i];
+      const int64_t vectors = divide_up(array.size, W);
+      if (vector >= 0 && vector < vectors) {
+        if (!array.decays) now.leave_out_decay();
+        update(now, array.updated, vector * W, array.size);
+      }
       vector -= vectors;
     }
   }
 
  private:
+  static Array array(const UpdatedParameter<A>& updated, int64_t size, bool decays = true) {
+    return {updated, updated.parameter ? size : 0, decays};
+  }
+
   PYMLP_DEVICE static void update(const UpdateRule<A>& rule, const UpdatedParameter<A>& u,
                                   int64_t i, int64_t size) {
     A g[W], p[W], first[W] = {}, second[W] = {};
@@ -105,15 +132,7 @@ struct UpdateParameters {
 template <class A>
 void mlp_update(const MlpUpdate<A>& p, const UpdateRule<A>& rule, const DeviceStep<A>& step,
                 const Queue& queue) {
-  const int64_t K = p.T * p.E;
-  UpdateParameters<A> kernel{
-      rule,
-      step,
-      {p.embedding, p.hidden_weight, p.hidden_bias, p.output_weight, p.output_bias},
-      {p.V * p.E, p.H * K, p.H, p.V * p.H, p.V}};
-  for (int i = 0; i < kernel.arrays; ++i) {
-    if (!kernel.parameters[i].parameter) kernel.sizes[i] = 0;
-  }
+  const UpdateParameters<A> kernel(p, rule, step);
   launch(queue, {kernel.blocks()}, kernel);
 }
 

@@ -1,4 +1,5 @@
 // Training steps on the device, in the types that models are trained in.
+#include "kernels/cuda/dropout-inl.h"
 #include "kernels/cuda/training-inl.h"
 
 namespace pymlp {
@@ -80,6 +81,7 @@ Training<A> training() {
     mlp_update(p, UpdateRule<A>(p.step, {}, A(1)), step, queue);
     launch(queue, {1}, CountStep{step.number});
   };
+  k.dropout_mask = dropout_mask<A>;
   return k;
 }
 

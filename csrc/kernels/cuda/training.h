@@ -2,14 +2,16 @@
 //
 // Two ways. `train` is one launch for many steps of many models: a block trains a model whose
 // parameters stay in its shared memory. `rates` and `update` are the parts of a step of any size
-// that are missing in Operators: they take all that changes from step to step from the device, so
-// that a captured CUDA graph of a step can be replayed.
+// that are missing in Operators, and `dropout_mask` that of a step with dropout: they take all that
+// changes from step to step from the device, so that a captured CUDA graph of a step can be
+// replayed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/queue.h"
+#include "kernels/dropout.h"
 
 namespace pymlp {
 
@@ -63,6 +65,18 @@ struct DeviceStep {
   const A* factor = nullptr;            // (1), or null: 1
 };
 
+// Factors (rows, columns) of the units of a layer, drawn for a step whose number is read on the
+// device: 0 with probability p, else 1 / (1 - p).
+template <class A>
+struct DropoutMask {
+  uint64_t seed;
+  DropoutLayer layer;
+  double p;  // in [0, 1)
+  int64_t rows, columns;
+  const int64_t* step;  // (1), from 0
+  A* out;
+};
+
 template <class A>
 struct Training {
   // Bytes of shared memory without which a model of these sizes cannot be trained by `train`.
@@ -80,6 +94,7 @@ struct Training {
   // As Operators::mlp_update, of whose step lr, step and factor are not used; then adds 1 to
   // DeviceStep::number.
   void (*update)(const MlpUpdate<A>&, const DeviceStep<A>&, const Queue&);
+  void (*dropout_mask)(const DropoutMask<A>&, const Queue&);
 };
 
 template <class A>

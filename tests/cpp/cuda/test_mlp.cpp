@@ -148,12 +148,14 @@ struct Update {
   Sizes z;
   OptimizerStep step;
   int64_t offset;
+  bool direct = false;
 
   template <class Side>
   Results operator()(const Side& side) const {
     std::mt19937 random(5);
     const Updated<Side, A> a(random, z.V * z.E, offset), b(random, z.H * z.T * z.E, 0),
-        c(random, z.H, offset), d(random, z.V * z.H, 0), e(random, z.V, offset);
+        c(random, z.H, offset), d(random, z.V * z.H, 0), e(random, z.V, offset),
+        f(random, direct ? z.V * z.T * z.E : 0, offset);
     const bool momentum = step.adamw || step.momentum != 0;
     MlpUpdate<A> p{z.N,
                    z.T,
@@ -165,7 +167,7 @@ struct Update {
                    c.pointers(momentum),
                    d.pointers(momentum),
                    e.pointers(momentum),
-                   {},
+                   direct ? f.pointers(momentum) : UpdatedParameter<A>{},
                    step};
     if (z.V == 4) p.hidden_bias.parameter = nullptr;  // frozen
     Side::template kernels<A>().mlp_update(p, side.executor());
@@ -176,6 +178,7 @@ struct Update {
     c.append(results);
     d.append(results);
     e.append(results);
+    f.append(results);
     return results;
   }
 };
@@ -216,6 +219,10 @@ void check_update() {
     for (const Sizes z : {Sizes{8, 3, 27, 10, 50}, Sizes{8, 1, 4, 1, 3}}) {
       for (const int64_t offset : {0, 1}) agree(tolerance<A>, "update", Update<A>{z, step, offset});
     }
+    OptimizerStep spared = step;
+    spared.decay_biases = false;
+    agree(tolerance<A>, "biases spared", Update<A>{{8, 3, 27, 10, 50}, spared, 0});
+    agree(tolerance<A>, "direct", Update<A>{{8, 2, 9, 3, 5}, spared, 1, true});
   }
 }
 
