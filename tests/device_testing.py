@@ -20,6 +20,10 @@ def needs_kernels(test):
     return pytest.mark.gpu(pytest.mark.skipif(WHERE is None, reason=reason)(test))
 
 
+def on_a_gpu(test):
+    return pytest.mark.gpu(pytest.mark.skipif(WHERE != "cuda", reason="needs a GPU")(test))
+
+
 def assert_same(model, other):
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(p.cpu(), q.cpu())

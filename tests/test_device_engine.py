@@ -15,6 +15,7 @@ from device_testing import (
     assert_same,
     interrupt,
     needs_kernels,
+    on_a_gpu,
     on_cpu,
 )
 from ops_testing import WHERE
@@ -449,10 +450,6 @@ def test_logits_that_are_not_finite_give_no_samples(model, where):
 
 
 LECTURE = RunConfig(steps=300, eval_every=0, log_every=300)
-
-
-def on_a_gpu(test):
-    return pytest.mark.gpu(pytest.mark.skipif(WHERE != "cuda", reason="needs a GPU")(test))
 
 
 @on_a_gpu

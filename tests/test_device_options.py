@@ -11,6 +11,7 @@ from device_testing import (
     assert_close,
     assert_same,
     needs_kernels,
+    on_a_gpu,
     on_cpu,
 )
 from ops_testing import WHERE
@@ -52,6 +53,7 @@ def test_a_run_follows_that_of_the_cpu(config, where, monkeypatch):
     assert isinstance(trainer.engine, DeviceEngine)
     assert not trainer.engine.persistent
     history = trainer.fit()
+    assert (trainer.engine._graph._step._graph is not None) == (where == "cuda")
     exact, expected = on_cpu(config, monkeypatch)
     tolerance = 1e-10 if config.dtype == "float64" else 2e-5
     torch.testing.assert_close(history.losses, expected.losses, rtol=tolerance, atol=tolerance)
@@ -159,7 +161,7 @@ def test_many_models_with_options(where):
         assert_same(result.model, alone.model)
 
 
-@needs_kernels
+@on_a_gpu
 def test_a_direct_model_is_evaluated_and_sampled_from_there(where):
     model = OPTIONS["direct"].build_model(DATA)
     there = OPTIONS["direct"].build_model(DATA).to(where)
