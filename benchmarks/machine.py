@@ -74,6 +74,12 @@ def other_cpu_seconds() -> float | None:
     return busy - own.user - own.system
 
 
+def other_cores(before: float | None, seconds: float) -> float | None:
+    """Cores that others kept busy for ``seconds``, since `other_cpu_seconds` said ``before``."""
+    now = other_cpu_seconds()
+    return None if now is None or before is None else round(max(0.0, now - before) / seconds, 2)
+
+
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -44,7 +44,7 @@ def run_case(case: Case, suite: Suite, options: Options) -> tuple[list[Result], 
         timings = suite.measure(tasks, options.repeats, options.sample_seconds)
     except RuntimeError as error:
         return [], [*failures, f"{case}: {error}"]
-    others = _others(before, time.perf_counter() - start)
+    others = machine.other_cores(before, time.perf_counter() - start)
     peaks: dict[str, int | None] = {}
     for provider in tasks:
         try:
@@ -92,12 +92,6 @@ def _peak(case: Case, provider: str, options: Options) -> int | None:
     if options.meter is None:
         return None
     return options.meter.peak(case, provider)
-
-
-def _others(before: float | None, seconds: float) -> float | None:
-    """Cores that other processes kept busy for the last ``seconds``."""
-    now = machine.other_cpu_seconds()
-    return None if now is None or before is None else round(max(0.0, now - before) / seconds, 2)
 
 
 def _speedup(timings: dict[str, Timing], provider: str) -> float | None:

@@ -1,16 +1,15 @@
-"""Whether a sampled softmax or noise-contrastive estimation trains a word model better in its time.
+"""The exact softmax, the sampled softmax and noise-contrastive estimation: which trains better?
 
-`python -m benchmarks.sampled brown.txt --out FILE.json` trains one network by the engine's exact
-softmax and by estimates from k words a step, on equal terms: first parameters, batches, dropout's
-rate, AdamW with decay of the weights, clipping, the schedule over the steps there are. The
-estimates are plain PyTorch: their products are a seventh or less of the engine's, and what remains
-is mostly AdamW over all parameters, by torch's fused kernel. Each row is a number of steps, the
-seconds they took, evaluation not counted, and the perplexity of the whole softmax on dev.
+`python -m benchmarks.sampled brown.txt PLAN ...` trains one network over and over on equal terms:
+first parameters, batches, dropout, AdamW with decay of the weights, clipping, and a cosine over the
+steps of the plan. `exact` and `sampled-K` are the native engine (`TrainConfig.sampled_softmax`);
+tests hold both against the rule in plain PyTorch. `nce-K` is plain PyTorch (Mnih & Teh, 2012,
+with log Z = 0), K words of noise from the same distribution, shared by the batch: its products are
+a seventh or less of the exact ones, and most of its time is AdamW's fused kernel. It is checked
+against the binary cross-entropy of every pair first.
 
-Noise words are drawn from the unigram distribution of train to the power 0.75, k with replacement
-for a step, shared by its batch. `sampled`: cross-entropy among the target and the noise, logits
-less the logarithm of a word's expected number among k, noise equal to the target left out (Jean et
-al., 2015). `nce`: k binary decisions between data and noise (Mnih & Teh, 2012), with log Z = 0.
+A row has the seconds that the steps took, without the evaluation, and the perplexity of the exact
+softmax on dev.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,62 +27,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pymlp import PRESETS, MLP, RunConfig, evaluate
+from pymlp import MLP, PRESETS, RunConfig, evaluate
 from pymlp.batches import Batches
 from pymlp.data import DataConfig, Dataset, load
 
 from . import machine, results
 
-POWER = 0.75
-
-# The loss of hidden units (B, H), targets (B,) and a weight and bias, given noise.
-Loss = Callable[[Tensor, Tensor, nn.Module, "Noise"], Tensor]
-
-
-class Noise:
-    """k words, drawn anew for each step.
-
-    Args:
-        counts: (V,) of train.
-        k: words drawn.
-    """
-
-    def __init__(self, counts: Tensor, k: int) -> None:
-        shares = counts.double() ** POWER
-        self._below = (shares / shares.sum()).cumsum(0)
-        self._below[-1] = 1.0
-        self.log_expected = (shares / shares.sum() * k).log().float()
-        self._k = k
-        self._generator = torch.Generator().manual_seed(1)
-
-    def draw(self) -> Tensor:
-        uniform = torch.rand(self._k, dtype=torch.float64, generator=self._generator)
-        return torch.searchsorted(self._below, uniform, right=True)
+# Bengio et al.'s network without direct connections, by the preset's settings; and the preset.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "MLP9": {"block_size": 4, "n_embd": 30, "n_hidden": 100, "dropout": 0.0},
+    "word-best": {},
+}
 
 
-def _logits(h: Tensor, targets: Tensor, output: nn.Module, noise: Noise) -> tuple[Tensor, ...]:
-    """Of the targets (B,) and of the noise (B, k), less their expected numbers; the noise (k,)."""
-    words = noise.draw()
-    weight = F.embedding(torch.cat([targets, words]), output.weight)
-    bias = output.bias[torch.cat([targets, words])]
-    shift = noise.log_expected[torch.cat([targets, words])]
-    of_targets, of_words = weight.split([len(targets), len(words)])
-    moved = (bias - shift).split([len(targets), len(words)])
-    return (h * of_targets).sum(1) + moved[0], h @ of_words.T + moved[1], words
+class Plan(NamedTuple):
+    """A method, its words of noise (0: none) and the steps to train for."""
 
+    method: str
+    noise: int
+    steps: int
 
-def sampled_softmax(h: Tensor, targets: Tensor, output: nn.Module, noise: Noise) -> Tensor:
-    """Mean cross-entropy among each target and the noise."""
-    true, others, words = _logits(h, targets, output, noise)
-    others = others.masked_fill(words == targets[:, None], -math.inf)
-    logits = torch.cat([true[:, None], others], dim=1)
-    return F.cross_entropy(logits, torch.zeros_like(targets))
-
-
-def nce(h: Tensor, targets: Tensor, output: nn.Module, noise: Noise) -> Tensor:
-    """Mean loss of telling each target from k words of noise."""
-    true, others, _ = _logits(h, targets, output, noise)
-    return F.softplus(-true).mean() + F.softplus(others).sum(1).mean()
+    @staticmethod
+    def parse(text: str) -> Plan:
+        """ "exact:1632", "sampled-2048:1632" or "nce-2048:1632"."""
+        name, _, steps = text.partition(":")
+        method, _, noise = name.partition("-")
+        known = method == "exact" if noise == "" else method in ("sampled", "nce")
+        if not (known and steps.isdigit() and (noise or "0").isdigit()):
+            raise argparse.ArgumentTypeError(f"{text!r} is not like exact:1632 or sampled-512:1632")
+        return Plan(method, int(noise or 0), int(steps))
 
 
 @dataclass(frozen=True)
@@ -92,41 +63,67 @@ class Row:
     """A network trained.
 
     Attributes:
-        method: "engine", "sampled" or "nce".
-        k: noise words of a step, 0 for the engine.
-        steps: of training.
-        seconds: they took.
+        method, noise, steps: of the plan.
+        seconds: the steps took.
         dev: perplexity.
         others: cores that other processes kept busy meanwhile, None where unknown.
     """
 
     method: str
-    k: int
+    noise: int
     steps: int
     seconds: float
     dev: float
     others: float | None
 
 
-def train_engine(config: RunConfig, data: Dataset) -> tuple[MLP, float]:
-    trainer = dataclasses.replace(config, eval_every=0, eval_train=False).trainer(data)
+def nce_loss(
+    h: Tensor, targets: Tensor, output: nn.Linear, words: Tensor, log_kq: Tensor
+) -> Tensor:
+    """Mean loss of telling the targets (B,) of hidden units (B, H) from ``words`` (k,) of noise.
+
+    log_kq: (V,), logarithm of how often the noise is expected to have each word.
+    """
+    weight, bias = F.embedding(targets, output.weight), output.bias - log_kq
+    true = (h * weight).sum(1) + bias[targets]
+    noise = h @ F.embedding(words, output.weight).T + bias[words]
+    return F.softplus(-true).mean() + F.softplus(noise).sum(1).mean()
+
+
+def check_nce() -> None:
+    """Raise AssertionError unless the loss is the sum of the pairs' binary cross-entropies."""
+    torch.manual_seed(0)
+    h, output, log_kq = torch.randn(3, 4), nn.Linear(4, 9), torch.randn(9)
+    targets, words = torch.randint(0, 9, (3,)), torch.randint(0, 9, (5,))
+    logits = output(h) - log_kq
+    total = sum(
+        F.binary_cross_entropy_with_logits(logits[b, word], torch.tensor(label))
+        for b in range(3)
+        for word, label in [(targets[b], 1.0), *((word, 0.0) for word in words)]
+    )
+    torch.testing.assert_close(nce_loss(h, targets, output, words, log_kq), total / 3)
+
+
+def train_native(config: RunConfig, data: Dataset) -> tuple[MLP, float]:
+    """The model and the seconds that its steps took."""
+    trainer = config.trainer(data)
     start = time.perf_counter()
     while trainer.step < config.steps:
         trainer.stepper.run(config.steps)
     return trainer.model, time.perf_counter() - start
 
 
-def train_estimate(config: RunConfig, data: Dataset, loss: Loss, noise: Noise) -> tuple[MLP, float]:
+def train_nce(config: RunConfig, data: Dataset, k: int) -> tuple[MLP, float]:
+    """The same by noise-contrastive estimation."""
     model = config.build_model(data)
     biases = [p for name, p in model.named_parameters() if name.endswith(".bias")]
     weights = [p for name, p in model.named_parameters() if not name.endswith(".bias")]
-    optimizer = torch.optim.AdamW(
-        [{"params": weights}, {"params": biases, "weight_decay": 0.0}],
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    groups = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
+    decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
+    optimizer = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True, **decay)
+    shares = data.train.counts(len(data.vocabulary)).double() ** 0.75
+    below, log_kq = shares.cumsum(0), (k * shares / shares.sum()).log().float()
+    generator = torch.Generator().manual_seed(config.seed)
     batches = Batches(len(data.train), config.batch_size, config.seed)
     start = time.perf_counter()
     for step in range(config.steps):
@@ -135,68 +132,29 @@ def train_estimate(config: RunConfig, data: Dataset, loss: Loss, noise: Noise) -
         tokens, targets = data.train.take(rows)
         x = F.dropout(F.embedding(tokens, model.embedding.weight).flatten(1), config.dropout)
         h = F.dropout(torch.tanh(model.hidden(x)), config.dropout)
+        at = torch.rand(k, dtype=torch.float64, generator=generator) * below[-1]
+        words = torch.searchsorted(below, at, right=True).clamp(max=len(below) - 1)
         optimizer.zero_grad()
-        loss(h, targets, model.output, noise).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        nce_loss(h, targets, model.output, words, log_kq).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate(step)
         optimizer.step()
     return model, time.perf_counter() - start
 
 
-class _EveryWord(Noise):
-    def draw(self) -> Tensor:
-        return torch.arange(len(self.log_expected))
-
-
-def check(vocab_size: int) -> None:
-    """Raises AssertionError unless the sampled softmax of every word is the softmax."""
-    torch.manual_seed(0)
-    h, output = torch.randn(8, 16, dtype=torch.float64), nn.Linear(16, vocab_size).double()
-    targets = torch.randint(0, vocab_size, (8,))
-    found = sampled_softmax(h, targets, output, _EveryWord(torch.ones(vocab_size), vocab_size))
-    torch.testing.assert_close(found, F.cross_entropy(output(h), targets), rtol=1e-6, atol=0)
-
-
-METHODS: dict[str, Loss] = {"sampled": sampled_softmax, "nce": nce}
-
-# Of Bengio et al.'s rows the one without direct connections, and the preset.
-NETWORKS: dict[str, dict[str, Any]] = {
-    "MLP9": {"block_size": 4, "n_embd": 30, "n_hidden": 100, "dropout": 0.0},
-    "word-best": {},
-}
-
-
-class Plan(NamedTuple):
-    """A run: "engine:1632" or "sampled-512:1632"."""
-
-    method: str
-    k: int
-    steps: int
-
-    @staticmethod
-    def parse(text: str) -> Plan:
-        try:
-            name, steps = text.split(":")
-            method, _, k = name.partition("-")
-            plan = Plan(method, int(k or 0), int(steps))
-        except ValueError:
-            plan = Plan("", 0, 0)
-        if plan.steps < 1 or not (plan[:2] == ("engine", 0) or plan.method in METHODS and plan.k):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not like engine:1632 or sampled-512:1632"
-            )
-        return plan
-
-
 def train(plan: Plan, config: RunConfig, data: Dataset) -> Row:
-    config = dataclasses.replace(config, steps=plan.steps)
+    """Carry out a plan."""
     before, start = machine.other_cpu_seconds(), time.perf_counter()
-    if plan.method == "engine":
-        model, seconds = train_engine(config, data)
+    config = dataclasses.replace(config, steps=plan.steps, eval_every=0)
+    if plan.method == "nce":
+        model, seconds = train_nce(config, data, plan.noise)
     else:
-        noise = Noise(data.train.counts(len(data.vocabulary)), plan.k)
-        model, seconds = train_estimate(config, data, METHODS[plan.method], noise)
+        noise = plan.noise or None
+        config = dataclasses.replace(
+            config, sampled_softmax=noise, sparse_embedding=noise is not None
+        )
+        model, seconds = train_native(config, data)
     others = machine.other_cores(before, time.perf_counter() - start)
     return Row(*plan, seconds, math.exp(evaluate(model, data.dev)), others)
 
@@ -206,20 +164,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sampled", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("data", help="text, one sentence a line")
-    parser.add_argument("plans", nargs="+", type=Plan.parse, metavar="METHOD-K:STEPS",
-        help="engine:1632, sampled-512:1632, nce-512:1632, ...")  # fmt: skip
-    parser.add_argument("--network", default="MLP9", choices=NETWORKS)
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="written after every run")
+    add = parser.add_argument
+    add("data", help="text, one sentence a line")
+    add("plans", nargs="+", type=Plan.parse, metavar="METHOD-K:STEPS",
+        help="exact:1632, sampled-2048:1632, nce-2048:1632, ...")  # fmt: skip
+    add("--network", default="MLP9", choices=NETWORKS, help="default: MLP9")
+    add("--out", type=Path, metavar="FILE.json", help="written after every plan")
     chosen = parser.parse_args()
+    check_nce()
     preset = PRESETS["word-best"]
     settings = {**preset.model, **preset.train, "init": preset.init, **NETWORKS[chosen.network]}
     data = load(chosen.data, settings.pop("block_size"), DataConfig(**preset.data))
-    config = RunConfig(**settings)
-    check(len(data.vocabulary))
-    report = {"machine": asdict(machine.describe()), "network": settings, "rows": []}
+    report: dict[str, Any] = {"machine": asdict(machine.describe()), "network": chosen.network}
+    report |= {"train": settings, "rows": []}
     for plan in chosen.plans:
-        row = train(plan, config, data)
+        row = train(plan, RunConfig(**settings), data)
         print(row, flush=True)
         report["rows"].append(asdict(row))
         if chosen.out is not None:
