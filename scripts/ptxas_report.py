@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("80", "90")
+# Older devices have no clusters of blocks.
+OF_CLUSTERS = ("90",)
 HIDDEN = re.compile(r"\b(double|float16)\b")
 HOT = (
     "CrossEntropyForwardRows",
@@ -28,6 +30,7 @@ HOT = (
     "LogitsProduct",
     "UpdateParameters",
     "TrainModels",
+    "TrainModelsByClusters",
 )
 
 
@@ -40,11 +43,12 @@ def nvcc() -> str:
 
 
 def compile_verbosely(source: Path) -> str:
-    """What ptxas prints while one source file is compiled for all architectures."""
-    targets = ",".join(f"sm_{a}" for a in ARCHITECTURES)
+    """What ptxas prints while one source file is compiled for all architectures that it is for."""
+    architectures = OF_CLUSTERS if source.stem.endswith("_clusters") else ARCHITECTURES
+    targets = ",".join(f"sm_{a}" for a in architectures)
     with tempfile.TemporaryDirectory() as directory:
         command = [nvcc(), "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]
-        command += [f"--generate-code=arch=compute_{ARCHITECTURES[0]},code=[{targets}]"]
+        command += [f"--generate-code=arch=compute_{architectures[0]},code=[{targets}]"]
         command += ["-Xptxas", "-v", "-fatbin", "-o", str(Path(directory) / "out"), str(source)]
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:
@@ -95,7 +99,10 @@ def main() -> None:
         if hot and any(spill for _, spill in figures.values()):
             spilled.append(name)
         if everything or (hot and not HIDDEN.search(name)):
-            cells = [f"{registers}, {spill}" for registers, spill in figures.values()]
+            cells = [
+                "{}, {}".format(*figures[a]) if a in figures else "not compiled"
+                for a in ARCHITECTURES
+            ]
             print(f"| {name} | {' | '.join(cells)} |")
     if spilled:
         sys.exit(f"ptxas_report: hot kernels spill registers: {'; '.join(spilled)}")

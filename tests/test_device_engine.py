@@ -227,7 +227,7 @@ def test_the_reason_says_which_way_and_why(where):
     assert trainer.engine_reason.startswith(
         "the fastest, in one kernel, since model and batch take"
     )
-    trainer = replace(SMALL, n_hidden=5000).trainer(DATA, device=where)
+    trainer = replace(SMALL, n_embd=3000).trainer(DATA, device=where)
     assert not trainer.engine.persistent
     assert "the fastest, as a graph of the fused operators' kernels" in trainer.engine_reason
     assert "of shared memory that a block has" in trainer.engine_reason
@@ -328,7 +328,7 @@ MANY = [
     replace(SMALL, seed=6, n_hidden=33, n_embd=2, optimizer="adamw", lr=0.01, init="lecture"),
     replace(SMALL, dtype="float64", max_grad_norm=0.5, eval_every=0, batch_size=3),
     replace(SMALL, lr=1e30),
-    replace(SMALL, n_hidden=5000, steps=2, eval_every=0),
+    replace(SMALL, n_embd=3000, steps=2, eval_every=0),
     replace(SMALL, engine="autograd", steps=5),
 ]
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <tuple>
 #include <vector>
 
@@ -136,19 +137,26 @@ inline void check_vector(const Argument& a, const Argument& like, ScalarType dty
   check_in_place(a);
 }
 
-// Bytes of shared memory that a model needs for train_models, and that a block may have.
+// How many blocks train a model in train_models, the bytes of shared memory that it needs in each
+// of them, and those that a block may have. If these are fewer, it has no room even in so many.
 template <class Backend>
-std::tuple<int64_t, int64_t> training_shared_bytes(const Tensor& like, int64_t V, int64_t T,
-                                                   int64_t E, int64_t H, int64_t B) {
+std::tuple<int64_t, int64_t, int64_t> training_shared_bytes(const Tensor& like, int64_t V,
+                                                            int64_t T, int64_t E, int64_t H,
+                                                            int64_t B) {
   constexpr const char* op = "training_shared_bytes";
   const Backend backend(op, like.device());
+  const int64_t most = most_shared_bytes();
+  int cluster = 0;
   int64_t least = 0;
   with_trained_type(op, like, [&](auto tag) {
+    using A = decltype(tag);
     const auto narrow = [](int64_t n) { return int32_t(n < 0x7fffffff ? n : 0x7fffffff); };
-    least = cuda_training<decltype(tag)>().least_shared_bytes(
-        {narrow(V), narrow(T), narrow(E), narrow(H), narrow(B)});
+    const TrainingSizes sizes{narrow(V), narrow(T), narrow(E), narrow(H), narrow(B)};
+    cluster = smallest_cluster<A>(sizes, most);
+    if (cluster == 0) cluster = cuda_training<A>().largest_cluster();
+    least = cuda_training<A>().least_shared_bytes(sizes, cluster);
   });
-  return {least, most_shared_bytes()};
+  return {cluster, least, most};
 }
 
 // Arguments of train_models. Of each model: indices (K, B) of examples, rates (K) float64, losses
@@ -241,30 +249,36 @@ Tensor copied_to(const Device& device, std::vector<TrainingModel<A>>& models) {
   return torch::stable::to(here, device);
 }
 
+// A launch for each size of cluster, of the models that are trained by such.
 template <class A, class Backend>
 void train(const Backend& backend, const RunsOfSteps& runs) {
   const Training<A>& training = cuda_training<A>();
   const int64_t room = most_shared_bytes();
-  std::vector<TrainingModel<A>> models;
+  std::map<int, std::vector<TrainingModel<A>>> by_cluster;
   size_t workspace = 0;
   for (size_t i = 0; i < runs.count(); ++i) {
-    models.push_back(runs.model<A>(i));
-    const int64_t least = training.least_shared_bytes(models.back().sizes);
-    check(least <= room, "pymlp.", runs.op, ": model ", i, " needs ", least,
-          " bytes of shared memory, a block has ", room);
-    workspace += training.workspace(models.back(), room);
+    const TrainingModel<A> model = runs.model<A>(i);
+    const int cluster = smallest_cluster<A>(model.sizes, room);
+    check(cluster > 0, "pymlp.", runs.op, ": model ", i, " needs ",
+          training.least_shared_bytes(model.sizes, training.largest_cluster()),
+          " bytes of shared memory in each of ", training.largest_cluster(),
+          " blocks, a block has ", room);
+    by_cluster[cluster].push_back(model);
+    workspace += training.workspace(model, cluster, room);
   }
   const auto launch = [&](void* memory, const Queue& queue) {
-    int64_t shared_bytes = 0;
     auto* at = static_cast<char*>(memory);
-    for (TrainingModel<A>& model : models) {
-      const size_t bytes = training.workspace(model, room);
-      shared_bytes = std::max(shared_bytes, training.place(model, room, at));
-      at += bytes;
+    for (auto& [cluster, models] : by_cluster) {
+      int64_t shared_bytes = 0;
+      for (TrainingModel<A>& model : models) {
+        const size_t bytes = training.workspace(model, cluster, room);
+        shared_bytes = std::max(shared_bytes, training.place(model, cluster, room, at));
+        at += bytes;
+      }
+      const Tensor table = copied_to(runs.parameters[0].device(), models);
+      training.train(static_cast<const TrainingModel<A>*>(table.const_data_ptr()),
+                     static_cast<int64_t>(models.size()), cluster, shared_bytes, queue);
     }
-    const Tensor table = copied_to(runs.parameters[0].device(), models);
-    training.train(static_cast<const TrainingModel<A>*>(table.const_data_ptr()),
-                   static_cast<int64_t>(models.size()), shared_bytes, queue);
   };
   backend.run(launch, workspace);
 }

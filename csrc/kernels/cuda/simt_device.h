@@ -15,6 +15,15 @@ namespace cuda {
 
 constexpr int warp_size = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
+constexpr int most_cluster_size = 8;  // blocks; more are not had everywhere
+
+// Whether all devices that this file is compiled for have clusters.
+constexpr bool has_clusters = [] {
+  for (const int architecture : {__CUDA_ARCH_LIST__}) {
+    if (architecture < 900) return false;
+  }
+  return true;
+}();
 
 struct Grid {
   int64_t x, y = 1;
@@ -38,6 +47,12 @@ class Shared {
   template <int W>
   PYMLP_DEVICE void store(int i, const Vector<T, W>& v) const {
     *reinterpret_cast<Vector<T, W>*>(data_ + i) = v;
+  }
+  // By generic addresses, which reach into other blocks too.
+  PYMLP_DEVICE Shared of(int rank) const {
+    T* there;
+    asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(data_), "r"(rank));
+    return Shared(there);
   }
 
  private:
@@ -65,6 +80,22 @@ class Thread {
     T* array = reinterpret_cast<T*>(shared_);
     shared_ += (count * sizeof(T) + 15) / 16 * 16;
     return Shared<T>(array);
+  }
+
+  // In PTX, since a file that is compiled for older devices too does not get CUDA's names for it.
+  PYMLP_DEVICE int cluster_size() const {
+    int size;
+    asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+    return size;
+  }
+  PYMLP_DEVICE int cluster_rank() const {
+    int rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+  }
+  PYMLP_DEVICE void cluster_barrier() const {
+    asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+    asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
   }
 
   PYMLP_DEVICE void barrier() const { __syncthreads(); }
@@ -109,17 +140,7 @@ __global__ void __launch_bounds__(Kernel::threads, 1) run_kernel(const Kernel ke
   kernel(t);
 }
 
-// Launches of a kernel may have so many bytes of shared memory from now on; without it, 48 KiB.
-template <class Kernel>
-void allow_shared_bytes(const Queue& queue, int64_t bytes) {
-  const cudaError_t error =
-      cudaFuncSetAttribute(reinterpret_cast<const void*>(&run_kernel<Kernel>),
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-  queue.record(error);
-  if (error != cudaSuccess) (void)cudaGetLastError();
-}
-
-// The most that may be allowed on the current device.
+// The most shared memory that may be allowed on the current device.
 inline int64_t most_shared_bytes() {
   int device = 0, bytes = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
@@ -131,18 +152,79 @@ inline int64_t most_shared_bytes() {
   return bytes;
 }
 
+// Always all there is: the allowance is the kernel's, not the launch's, and threads that launch it
+// with different needs must not lower each other's.
 template <class Kernel>
-void launch(const Queue& queue, Grid grid, const Kernel& kernel, int64_t shared_bytes = 0) {
+cudaError_t allow_shared_bytes() {
+  const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(&run_kernel<Kernel>),
+                                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 static_cast<int>(most_shared_bytes()));
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return error;
+}
+
+// Launches of a kernel may have most_shared_bytes() from now on; without it, 48 KiB.
+template <class Kernel>
+void allow_shared_bytes(const Queue& queue) {
+  queue.record(allow_shared_bytes<Kernel>());
+}
+
+// How a kernel is launched, by clusters of so many blocks.
+template <class Kernel>
+struct LaunchConfig {
+  cudaLaunchAttribute attribute{};
+  cudaLaunchConfig_t config{};
+
+  LaunchConfig(Grid grid, int64_t shared_bytes, int cluster, void* stream = nullptr) {
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
+    config.blockDim = dim3(Kernel::threads);
+    config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+    config.stream = static_cast<cudaStream_t>(stream);
+    config.attrs = &attribute;
+    config.numAttrs = cluster > 1 ? 1 : 0;  // older devices know no clusters
+  }
+  LaunchConfig(const LaunchConfig&) = delete;
+  LaunchConfig& operator=(const LaunchConfig&) = delete;
+};
+
+// The blocks that a cluster may have on the current device, all with the most shared memory: 1
+// where there are no clusters.
+template <class Kernel>
+int largest_cluster() {
+  int device = 0, has_clusters = 0;
+  if (cudaGetDevice(&device) == cudaSuccess &&
+      cudaDeviceGetAttribute(&has_clusters, cudaDevAttrClusterLaunch, device) == cudaSuccess &&
+      has_clusters && allow_shared_bytes<Kernel>() == cudaSuccess) {
+    for (int size = most_cluster_size; size > 1; size /= 2) {
+      const LaunchConfig<Kernel> launch({size}, most_shared_bytes(), size);
+      int clusters = 0;
+      if (cudaOccupancyMaxActiveClusters(&clusters,
+                                         reinterpret_cast<const void*>(&run_kernel<Kernel>),
+                                         &launch.config) == cudaSuccess &&
+          clusters > 0) {
+        return size;
+      }
+    }
+  }
+  (void)cudaGetLastError();
+  return 1;
+}
+
+template <class Kernel>
+void launch(const Queue& queue, Grid grid, const Kernel& kernel, int64_t shared_bytes = 0,
+            int cluster = 1) {
   if (queue.error() != 0 || grid.x == 0 || grid.y == 0) return;
   if (grid.x > 0x7fffffff || grid.y > 0xffff) {
     queue.record(cudaErrorInvalidConfiguration);
     return;
   }
+  const LaunchConfig<Kernel> launch(grid, shared_bytes, cluster, queue.stream);
   void* arguments[] = {const_cast<Kernel*>(&kernel)};
-  const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
-  const cudaError_t error = cudaLaunchKernel(
-      reinterpret_cast<const void*>(&run_kernel<Kernel>), blocks, dim3(Kernel::threads), arguments,
-      static_cast<size_t>(shared_bytes), static_cast<cudaStream_t>(queue.stream));
+  const cudaError_t error = cudaLaunchKernelExC(
+      &launch.config, reinterpret_cast<const void*>(&run_kernel<Kernel>), arguments);
   queue.record(error);
   // Reported through the queue; nobody else is to find it.
   if (error != cudaSuccess) (void)cudaGetLastError();

@@ -1,5 +1,5 @@
-// The training kernel: a block trains a model for many steps without leaving the device.
-// docs/cuda.md has its phases in a diagram.
+// The training kernel: a block, or a cluster of blocks, trains a model for many steps without
+// leaving the device. docs/cuda.md has its phases in a diagram.
 //
 // Every element of a gradient is made by one thread, which adds its terms in an order that depends
 // on sizes and ids alone, and which updates the parameter at once; only where the gradients' norm
@@ -8,20 +8,21 @@
 
 #include "kernels/cuda/mlp_update-inl.h"
 #include "kernels/cuda/placed-inl.h"
+#include "kernels/cuda/training_blocks-inl.h"
 #include "kernels/cuda/training_layout-inl.h"
 #include "kernels/cuda/training_products-inl.h"
 
 namespace pymlp {
 namespace cuda {
 
-// What one thread does in the phases of a step.
-template <class A>
+// What one thread does in the phases of a step. Blocks: OneBlock or ClusterOfBlocks.
+template <class A, template <class> class Blocks>
 class TrainingBlock {
  public:
   PYMLP_DEVICE TrainingBlock(Thread& thread, const TrainingModel<A>& model)
       : t(thread),
         m(model),
-        l(m.sizes),
+        l(Blocks<A>::layout(t, m.sizes)),
         wants_norm(m.grad_norms || m.max_grad_norm > 0),
         states(m.rule.adamw ? 2
                : m.first[0] ? 1
@@ -37,9 +38,12 @@ class TrainingBlock {
         next_with(t.shared<int32_t>(l.z.B * l.z.T)),
         row_losses(t.shared<double>(l.z.B)),
         sums(t.shared<double>(t.warps)),
-        first(t, states > 0 ? l.parameters : 0, m.state_in_shared, m.state),
-        second(t, states > 1 ? l.parameters : 0, m.state_in_shared, m.state + l.parameters),
-        gradient(t, wants_norm ? l.parameters : 0, m.gradient_in_shared, m.gradient) {}
+        blocks(t, l),
+        first(t, states > 0 ? l.parameters : 0, m.state_in_shared, blocks.own(m.state, states)),
+        second(t, states > 1 ? l.parameters : 0, m.state_in_shared,
+               blocks.own(m.state, states) + l.parameters),
+        gradient(t, wants_norm ? l.parameters : 0, m.gradient_in_shared,
+                 blocks.own(m.gradient, 1)) {}
 
   // Before the first step.
   PYMLP_DEVICE void begin() const {
@@ -56,8 +60,9 @@ class TrainingBlock {
     for (int i = t.thread; i < l.dlogits(); i += t.threads) dlogits[i] = A(0);
     for (int v = t.thread; v < l.z.V; v += t.threads) first_with[v] = -1;
     const int64_t done = *m.done;
+    StepRates<A>* const rates = blocks.own_rates(m);
     for (int64_t k = t.thread; k < m.steps; k += t.threads) {
-      m.step_rates[k] = step_rates<A>(m.rule, m.rates[k], done + k + 1);
+      rates[k] = step_rates<A>(m.rule, m.rates[k], done + k + 1);
     }
     for (int i = t.thread; i < l.ids(); i += t.threads) even_ids[i] = id_of(i, row_of(0, i));
     t.barrier();  // all is zero, and the rates are there
@@ -89,9 +94,10 @@ class TrainingBlock {
       }
     }
     t.barrier();  // parts of the logits; the next ids
+    blocks.add_logits(dhidden);
     for (int b = t.warp; b < l.z.B; b += t.warps) softmax(now, b);
     t.barrier();  // dlogits, losses
-    if (t.thread == t.threads - 1) m.losses[k] = mean_loss();
+    if (blocks.is_first() && t.thread == t.threads - 1) m.losses[k] = mean_loss();
     compute_dhidden();
     t.barrier();  // dhidden; the output weight has been read
     update_output_weight(k);
@@ -99,6 +105,7 @@ class TrainingBlock {
     link_tokens(now, int(k));
     compute_dinput();
     t.barrier();  // parts of dinput, links; the hidden weight has been read
+    blocks.add_dinput(hidden);
     update_hidden_weight(k);
     update_embedding(k);
     t.barrier();  // all parameters, or all gradients
@@ -108,19 +115,23 @@ class TrainingBlock {
   // After the last step.
   PYMLP_DEVICE void end() const {
     for_elements([&](int p, int i, int here) {
-      if (!m.trained[p]) return;
+      if (!m.trained[p] || (p == 0 && !blocks.is_first())) return;
       m.parameters[p][i] = parameters[here];
       if (states > 0) m.first[p][i] = first.get(here);
       if (states > 1) m.second[p][i] = second.get(here);
     });
-    if (t.thread == 0) *m.done_after = *m.done + m.steps;
+    if (blocks.is_first() && t.thread == 0) *m.done_after = *m.done + m.steps;
+    blocks.end();
   }
 
  private:
+  // body(p, where in torch's parameter p, where here).
   template <class Body>
   PYMLP_DEVICE void for_elements(const Body& body) const {
     for (int p = 0; p < trained_arrays; ++p) {
-      for (int i = t.thread; i < l.size(p); i += t.threads) body(p, i, l.place(p, i));
+      for (int i = t.thread; i < l.size(p); i += t.threads) {
+        body(p, l.torch_place(p, i), l.place(p, i));
+      }
     }
   }
 
@@ -156,13 +167,13 @@ class TrainingBlock {
 
   PYMLP_DEVICE void compute_hidden() const {
     shared_product(t, Rows{input, 0, l.row_k}, Columns{parameters, l.hidden_weight, l.row_h},
-                   l.rows, l.z.H + 1, l.K + 1, 1, [&](const auto& tile, int) {
+                   l.rows, l.columns, l.K + 1, 1, [&](const auto& tile, int) {
 #pragma unroll
                      for (int s = 0; s < tile.height; ++s) {
                        A x[4];
 #pragma unroll
                        for (int c = 0; c < 4; ++c) {
-                         x[c] = tile.j(c) == l.z.H ? A(1) : tanh_of(tile.sum[s][c]);
+                         x[c] = tile.j(c) == l.units ? A(1) : tanh_of(tile.sum[s][c]);
                        }
                        store_four(hidden, tile.i(s) * l.row_h + tile.j(0), x);
                      }
@@ -171,7 +182,7 @@ class TrainingBlock {
 
   PYMLP_DEVICE void compute_logits() const {
     add_in_parts(Rows{hidden, 0, l.row_h}, Rows{parameters, l.output_weight, l.row_h}, l.z.V,
-                 l.z.H + 1, l.logit_parts, dhidden, l.row_v);
+                 l.columns, l.logit_parts, dhidden, l.row_v);
   }
 
   // out (parts, rows, row) = the parts of a (rows, R) b (J, R)ᵀ.
@@ -194,7 +205,7 @@ class TrainingBlock {
     A largest = -infinity<A>(), at_target = not_a_number<A>();
     for (int v = t.lane; v < l.z.V; v += warp_size) {
       A logit = dhidden[b * l.row_v + v];
-      for (int part = 1; part < l.logit_parts; ++part) {
+      for (int part = 1; part < blocks.parts(l.logit_parts); ++part) {
         logit += A(dhidden[(part * l.rows + b) * l.row_v + v]);
       }
       dlogits[b * l.row_v + v] = logit;
@@ -231,7 +242,7 @@ class TrainingBlock {
   // Up to tanh's input. The column of the bias becomes 0, as its hidden unit is 1.
   PYMLP_DEVICE void compute_dhidden() const {
     shared_product(t, Rows{dlogits, 0, l.row_v}, Columns{parameters, l.output_weight, l.row_h},
-                   l.rows, l.z.H + 1, l.z.V, 1, [&](const auto& tile, int) {
+                   l.rows, l.columns, l.z.V, 1, [&](const auto& tile, int) {
 #pragma unroll
                      for (int s = 0; s < tile.height; ++s) {
                        const int at = tile.i(s) * l.row_h + tile.j(0);
@@ -246,7 +257,7 @@ class TrainingBlock {
 
   PYMLP_DEVICE void update_output_weight(int64_t k) const {
     const UpdateRule<A> rule = rule_of(k, A(1));
-    shared_product(t, Columns{dlogits, 0, l.row_v}, Columns{hidden, 0, l.row_h}, l.z.V, l.z.H + 1,
+    shared_product(t, Columns{dlogits, 0, l.row_v}, Columns{hidden, 0, l.row_h}, l.z.V, l.columns,
                    l.z.B, 1, [&](const auto& tile, int) {
                      update_rows(rule, tile, l.output_weight,
                                  [&](int v, int h) { return l.owner_in_output(v, h); });
@@ -255,7 +266,7 @@ class TrainingBlock {
 
   PYMLP_DEVICE void update_hidden_weight(int64_t k) const {
     const UpdateRule<A> rule = rule_of(k, A(1));
-    shared_product(t, Columns{input, 0, l.row_k}, Columns{dhidden, 0, l.row_h}, l.K + 1, l.z.H,
+    shared_product(t, Columns{input, 0, l.row_k}, Columns{dhidden, 0, l.row_h}, l.K + 1, l.units,
                    l.z.B, 1, [&](const auto& tile, int) {
                      update_rows(rule, tile, l.hidden_weight,
                                  [&](int k, int h) { return l.owner_in_hidden(k, h); });
@@ -263,8 +274,8 @@ class TrainingBlock {
   }
 
   PYMLP_DEVICE void compute_dinput() const {
-    add_in_parts(Rows{dhidden, 0, l.row_h}, Rows{parameters, l.hidden_weight, l.row_h}, l.K, l.z.H,
-                 l.input_parts, hidden, l.row_k);
+    add_in_parts(Rows{dhidden, 0, l.row_h}, Rows{parameters, l.hidden_weight, l.row_h}, l.K,
+                 l.units, l.input_parts, hidden, l.row_k);
   }
 
   // For the embedding: where each token of the batch is first, and for each place the next one with
@@ -297,7 +308,7 @@ class TrainingBlock {
       for (int i = begin; i >= 0; i = int32_t(next_with[i])) {
         const int at = i / l.z.T * l.row_k + i % l.z.T * E + n % E;
         A dinput = 0;
-        for (int part = 0; part < l.input_parts; ++part) {
+        for (int part = 0; part < blocks.parts(l.input_parts); ++part) {
           dinput += A(hidden[part * l.rows * l.row_k + at]);
         }
         sum += dinput;
@@ -321,7 +332,7 @@ class TrainingBlock {
   // Made where it is used: kept through a step it would take registers from the products. The mean
   // over the batch is its factor.
   PYMLP_DEVICE UpdateRule<A> rule_of(int64_t k, A scale) const {
-    return UpdateRule<A>(m.rule, m.step_rates[k], scale / A(l.z.B));
+    return UpdateRule<A>(m.rule, blocks.own_rates(m)[k], scale / A(l.z.B));
   }
 
   PYMLP_DEVICE void update(const UpdateRule<A>& rule, A g, A& p, A& u, A& w) const {
@@ -371,15 +382,16 @@ class TrainingBlock {
     if (states > 1) second.store(at, w);
   }
 
-  // Where all gradients are kept: padding and what is frozen have 0.
+  // Where all gradients are kept: padding and what is frozen have 0. The embedding's are in every
+  // block, and count once.
   PYMLP_DEVICE void clip_and_update(int64_t k) const {
     double squares = 0;
-    for (int i = t.thread; i < l.parameters; i += t.threads) {
+    for (int i = t.thread + blocks.counted_elsewhere(); i < l.parameters; i += t.threads) {
       const double g = double(gradient.get(i));
       squares += g * g;
     }
-    const double norm = sqrt_of(block_sum(t, sums, squares)) / l.z.B;
-    if (m.grad_norms && t.thread == 0) m.grad_norms[k] = norm;
+    const double norm = sqrt_of(blocks.add_squares(block_sum(t, sums, squares))) / l.z.B;
+    if (m.grad_norms && blocks.is_first() && t.thread == 0) m.grad_norms[k] = norm;
     double scale = m.max_grad_norm > 0 ? m.max_grad_norm / (norm + 1e-6) : 1;
     if (scale > 1) scale = 1;  // nan stays nan
     const UpdateRule<A> rule = rule_of(k, A(scale));
@@ -403,21 +415,36 @@ class TrainingBlock {
   const Shared<int32_t> even_ids, odd_ids;  // of even and odd steps
   const Shared<int32_t> first_with, next_with;
   const Shared<double> row_losses, sums;
+  const Blocks<A> blocks;
   const Placed<A> first, second, gradient;
 };
 
+template <template <class> class Blocks, class A>
+PYMLP_DEVICE void train_model(Thread& t, const TrainingModel<A>& model) {
+  if (model.steps == 0) return;
+  const TrainingBlock<A, Blocks> block(t, model);
+  block.begin();
+  for (int64_t k = 0; k < model.steps; ++k) block.step(k);
+  block.end();
+}
+
+// A block trains a model.
 template <class A>
 struct TrainModels {
   static constexpr int threads = 256;
   const TrainingModel<A>* models;
 
+  PYMLP_DEVICE void operator()(Thread& t) const { train_model<OneBlock>(t, models[t.block]); }
+};
+
+// A cluster trains a model.
+template <class A>
+struct TrainModelsByClusters {
+  static constexpr int threads = TrainModels<A>::threads;
+  const TrainingModel<A>* models;
+
   PYMLP_DEVICE void operator()(Thread& t) const {
-    const TrainingModel<A>& model = models[t.block];
-    if (model.steps == 0) return;
-    const TrainingBlock<A> block(t, model);
-    block.begin();
-    for (int64_t k = 0; k < model.steps; ++k) block.step(k);
-    block.end();
+    train_model<ClusterOfBlocks>(t, models[t.block / t.cluster_size()]);
   }
 };
 

@@ -1,10 +1,11 @@
-// Whole training steps on a CUDA device: what `training.cu` compiles. Includes nothing of CUDA.
+// Whole training steps on a CUDA device: what `training.cu` compiles, and `training_clusters.cu`
+// for devices that have clusters. Includes nothing of CUDA.
 //
-// Two ways. `train` is one launch for many steps of many models: a block trains a model whose
-// parameters stay in its shared memory. `rates` and `update` are the parts of a step of any size
-// that are missing in Operators, and `dropout_mask` that of a step with dropout: they take all that
-// changes from step to step from the device, so that a captured CUDA graph of a step can be
-// replayed.
+// Two ways. `train` is one launch for many steps of many models: a block, or a cluster of blocks,
+// trains a model whose parameters stay in shared memory. `rates` and `update` are the parts of a
+// step of any size that are missing in Operators, and `dropout_mask` that of a step with dropout:
+// they take all that changes from step to step from the device, so that a captured CUDA graph of a
+// step can be replayed.
 #pragma once
 
 #include <cstddef>
@@ -50,7 +51,7 @@ struct TrainingModel {
   const double* rates;   // (steps): learning rates
   double* losses;        // (steps) out: mean loss of each batch before the update
   double* grad_norms;    // (steps) out, before clipping; or null
-  // Set by Training::place.
+  // Set by Training::place. Each block of a cluster has its own, one after the other.
   bool state_in_shared, gradient_in_shared;
   A *state, *gradient;       // on the device, where they are not in shared memory
   StepRates<A>* step_rates;  // (steps)
@@ -79,14 +80,19 @@ struct DropoutMask {
 
 template <class A>
 struct Training {
-  // Bytes of shared memory without which a model of these sizes cannot be trained by `train`.
-  int64_t (*least_shared_bytes)(const TrainingSizes&);
+  // The blocks of a cluster on the current device: 1 where there are no clusters.
+  int (*largest_cluster)();
+  // Bytes of shared memory in each block of a cluster of so many without which a model of these
+  // sizes cannot be trained by `train`.
+  int64_t (*least_shared_bytes)(const TrainingSizes&, int cluster);
   // Chooses what lies in shared memory, of which a block has `most_shared_bytes`, and where the
   // rest lies in `workspace`; returns the bytes of shared memory. The workspace is the device's.
-  int64_t (*place)(TrainingModel<A>&, int64_t most_shared_bytes, void* workspace);
-  size_t (*workspace)(const TrainingModel<A>&, int64_t most_shared_bytes);
-  // models: on the device. shared_bytes: the largest that `place` returned.
-  void (*train)(const TrainingModel<A>* models, int64_t count, int64_t shared_bytes, const Queue&);
+  int64_t (*place)(TrainingModel<A>&, int cluster, int64_t most_shared_bytes, void* workspace);
+  size_t (*workspace)(const TrainingModel<A>&, int cluster, int64_t most_shared_bytes);
+  // models: on the device, all trained by clusters of so many blocks. shared_bytes: the largest
+  // that `place` returned.
+  void (*train)(const TrainingModel<A>* models, int64_t count, int cluster, int64_t shared_bytes,
+                const Queue&);
 
   // out[k] = the rates of update number *done + k + 1 at learning rate lr[k].
   void (*rates)(int64_t count, const double* lr, const int64_t* done, const OptimizerStep& rule,
@@ -103,6 +109,21 @@ template <>
 const Training<float>& cuda_training<float>();
 template <>
 const Training<double>& cuda_training<double>();
+
+// How many blocks train a model of these sizes on the current device, of whose shared memory each
+// has `most_shared_bytes`: the fewest of 1, 2, 4 and 8 that have room for it; 0 if none have.
+template <class A>
+int smallest_cluster(const TrainingSizes& sizes, int64_t most_shared_bytes) {
+  const Training<A>& training = cuda_training<A>();
+  const auto fits = [&](int cluster) {
+    return training.least_shared_bytes(sizes, cluster) <= most_shared_bytes;
+  };
+  if (fits(1)) return 1;
+  const int largest = training.largest_cluster();
+  int cluster = 2;
+  while (cluster <= largest && !fits(cluster)) cluster *= 2;
+  return cluster <= largest ? cluster : 0;
+}
 
 // Bytes of shared memory that a block may have on the current device; 0 if there is no answer.
 int64_t most_shared_bytes();

@@ -7,6 +7,10 @@
 //   embedding      (V, E)
 //   hidden weight  (K + 1, H), K = T * E; row K is the bias
 //   output weight  (V, H + 1); column H is the bias
+//
+// The blocks of a cluster divide the hidden units, and so the columns of both weights, as evenly as
+// whole fours allow; the last has the bias of the output as well. The embedding and the batch are
+// whole in each. Arrays are equally long in all blocks, so that they lie in the same place.
 #pragma once
 
 #include "kernels/cuda/common-inl.h"
@@ -17,24 +21,32 @@ namespace cuda {
 
 PYMLP_HOST_DEVICE constexpr int rounded_up(int n, int to) { return (n + to - 1) / to * to; }
 
+PYMLP_HOST_DEVICE constexpr int fours_of(int n) { return (n + 3) / 4; }
+
 // An odd number of fours.
-PYMLP_HOST_DEVICE constexpr int padded_row(int n) { return 4 * (rounded_up(n, 4) / 4 | 1); }
+PYMLP_HOST_DEVICE constexpr int padded_row(int fours) { return 4 * (fours | 1); }
 
 struct TrainingLayout {
   TrainingSizes z;
   int K;                                         // T * E
   int rows;                                      // of the batch, padded: tiles have 8
-  int row_k, row_v, row_h;                       // lengths of rows of K + 1, V and H + 1
+  int first, units, columns;                     // this block's hidden units; with the bias
+  int row_k, row_v, row_h;                       // lengths of rows of K + 1, V and columns
   int hidden_weight, output_weight, parameters;  // where they begin; the length of all
   int logit_parts, input_parts;  // sums over H are made in so many parts, by different threads
 
-  PYMLP_HOST_DEVICE explicit TrainingLayout(const TrainingSizes& sizes)
+  // Of block `rank` of a cluster of so many.
+  PYMLP_HOST_DEVICE explicit TrainingLayout(const TrainingSizes& sizes, int cluster = 1,
+                                            int rank = 0)
       : z(sizes),
         K(z.T * z.E),
         rows(rounded_up(z.B, 8)),
-        row_k(padded_row(rounded_up(K + 1, 8))),
-        row_v(padded_row(rounded_up(z.V, 8))),
-        row_h(padded_row(z.H + 1)),
+        first(units_before(z.H, cluster, rank)),
+        units(units_before(z.H, cluster, rank + 1) - first),
+        columns(units + (rank == cluster - 1 ? 1 : 0)),
+        row_k(padded_row(fours_of(rounded_up(K + 1, 8)))),
+        row_v(padded_row(fours_of(rounded_up(z.V, 8)))),
+        row_h(padded_row((fours_of(z.H + 1) + cluster - 1) / cluster)),
         hidden_weight(rounded_up(z.V * z.E, 4)),
         output_weight(hidden_weight + rounded_up(K + 1, 4) * row_h),
         parameters(output_weight + rounded_up(z.V, 4) * row_h),
@@ -49,23 +61,23 @@ struct TrainingLayout {
   PYMLP_HOST_DEVICE int dlogits() const { return rows * row_v; }
   PYMLP_HOST_DEVICE int ids() const { return z.B * (z.T + 1); }  // tokens, then targets
 
-  // What a block needs without state and gradients. In 64 bits: sizes may be any.
+  // What each block of a cluster needs without state and gradients. In 64 bits: sizes may be any.
   template <class A>
-  static int64_t shared_bytes(const TrainingSizes& sizes, int warps) {
+  static int64_t shared_bytes(const TrainingSizes& sizes, int cluster, int warps) {
     constexpr int64_t too_many = int64_t(1) << 20;  // elements of one array; beyond any device
     const int64_t K = int64_t(sizes.T) * sizes.E;
     if (larger(K, larger(sizes.V, larger(sizes.H, sizes.B))) > too_many) return most_int64;
-    const int64_t rows = sizes.B + 7, H = sizes.H + 12, V = sizes.V + 16;
+    const int64_t rows = sizes.B + 7, H = sizes.H / cluster + 12, V = sizes.V + 16;
     if (larger(V * larger(sizes.E, H), larger((K + 16) * H, rows * (K + V + 2 * H))) > too_many) {
       return most_int64;
     }
-    const TrainingLayout l(sizes);
+    const TrainingLayout l(sizes, cluster);
     const auto array = [](int64_t count, int64_t size) { return (count * size + 15) / 16 * 16; };
     const int64_t a = sizeof(A), id = sizeof(int32_t);
     return array(l.parameters, a) + array(l.input(), a) + array(l.hidden(), a) +
            array(l.dhidden(), a) + array(l.dlogits(), a) + 2 * array(l.ids(), id) +
            array(sizes.V, id) + array(int64_t(sizes.B) * sizes.T, id) + array(sizes.B, 8) +
-           array(warps, 8);
+           array(warps, 8) + (cluster > 1 ? array(l.input(), a) + array(l.dlogits(), a) + 16 : 0);
   }
   template <class A>
   int64_t array_bytes() const {
@@ -76,10 +88,10 @@ struct TrainingLayout {
 
   // Which parameter a column or row belongs to; -1: it is padding.
   PYMLP_DEVICE int owner_in_hidden(int k, int h) const {
-    return h >= z.H || k > K ? -1 : k < K ? 1 : 2;
+    return h >= units || k > K ? -1 : k < K ? 1 : 2;
   }
   PYMLP_DEVICE int owner_in_output(int v, int h) const {
-    return v >= z.V || h > z.H ? -1 : h < z.H ? 3 : 4;
+    return v >= z.V || h >= columns ? -1 : h < units ? 3 : 4;
   }
   PYMLP_DEVICE int owner(int i) const {
     if (i < hidden_weight) return i < z.V * z.E ? 0 : -1;
@@ -89,19 +101,32 @@ struct TrainingLayout {
     return first_layer ? owner_in_hidden(row, column) : owner_in_output(row, column);
   }
 
-  // Element i of a parameter as torch has it: where it is here.
+  // Of a parameter, as many elements are here; element i of these is where in torch's, and where
+  // here.
   PYMLP_DEVICE int size(int parameter) const {
     switch (parameter) {
       case 0:
         return z.V * z.E;
       case 1:
-        return z.H * K;
+        return units * K;
       case 2:
-        return z.H;
+        return units;
       case 3:
-        return z.V * z.H;
+        return z.V * units;
       default:
-        return z.V;
+        return columns > units ? z.V : 0;
+    }
+  }
+  PYMLP_DEVICE int torch_place(int parameter, int i) const {
+    switch (parameter) {
+      case 1:
+        return first * K + i;
+      case 2:
+        return first + i;
+      case 3:
+        return units == z.H ? i : i / units * z.H + first + i % units;
+      default:
+        return i;
     }
   }
   PYMLP_DEVICE int place(int parameter, int i) const {
@@ -113,13 +138,19 @@ struct TrainingLayout {
       case 2:
         return hidden_weight + K * row_h + i;
       case 3:
-        return output_weight + i / z.H * row_h + i % z.H;
+        return output_weight + i / units * row_h + i % units;
       default:
-        return output_weight + i * row_h + z.H;
+        return output_weight + i * row_h + units;
     }
   }
 
  private:
+  // Of the blocks before block `rank`: those with more fours come first.
+  PYMLP_HOST_DEVICE static int units_before(int H, int cluster, int rank) {
+    if (rank == 0) return 0;
+    const int fours = (fours_of(H) * rank + cluster - 1) / cluster;
+    return rank == cluster || 4 * fours > H ? H : 4 * fours;
+  }
   // A power of two: with one warp a part, as many for each of the four schedulers.
   PYMLP_HOST_DEVICE static int parts(int fit) {
     return fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;

@@ -1,10 +1,12 @@
-// Runs the threads of a block as fibres on one host thread, in an order drawn from a seed, and
-// ends the process with a message where they do what a GPU would not forgive:
+// Runs the threads of a block, or of all blocks of a cluster, as fibres on one host thread, in an
+// order drawn from a seed, and ends the process with a message where they do what a GPU would not
+// forgive:
 //
 //   lanes of one mask in different calls, or with different masks; a value from a lane outside the
 //   mask; threads in different barriers, or gone while others wait; waiting for ever; an element of
 //   shared memory beyond its array, read before anybody wrote it, or touched by two threads, one of
-//   them writing, with no barrier in between.
+//   them writing, with no barrier in between: none of the cluster, if the reader is of another
+//   block. Or a block that ends while another may read its memory.
 //
 // Steps beyond an array in global memory are the address sanitizer's to find.
 #pragma once
@@ -35,44 +37,55 @@ struct Place {
 
 enum class WarpCall { sync, shuffle, ballot };
 
-// Who touched an element of shared memory, and when: the block's and the warp's number of
-// synchronisations so far.
+// Who touched an element of shared memory, and when: the cluster's, the block's and the warp's
+// number of synchronisations so far.
 struct Shadow {
   int writer = -1;
-  int64_t write_epoch = 0, write_warp_epoch = 0;
+  int64_t write_epoch = 0, write_warp_epoch = 0, write_cluster_epoch = 0;
   int reader_warp = -1;
   unsigned reader_lanes = 0;
   bool many_warps_read = false;
   int64_t read_epoch = 0, read_warp_epoch = 0;
+  int64_t read_elsewhere = -1;  // when another block read it last, by the cluster's number
 };
 
-// An array in shared memory.
+// An array in the shared memory of a block: the how many'th it asked for, and where it begins.
 struct SharedArray {
+  int block, order;
+  int64_t begin;
   size_t element_size, count;
   std::vector<unsigned char> bytes;
   std::vector<Shadow> shadows;
 
   void on_read(size_t i);
   void on_write(size_t i);
+
+ private:
+  void on_read_elsewhere(size_t i);
 };
 
 // What a running thread asks for.
 SharedArray& shared_array(int order, size_t element_size, size_t count);
+SharedArray& shared_array_of(int rank, const SharedArray& own);
 void barrier(Place place);
+void cluster_barrier(Place place);
 // The `bits` of lane `from`, or for a ballot those of each lane's truth.
 uint64_t warp_call(WarpCall call, Place place, unsigned mask, uint64_t bits, int from);
 
-// The shared memory of the device, an H100's if nothing else is set, and how much of it the blocks
-// of a kernel may have; 48 KiB if nothing is allowed.
+// The shared memory that a block may have and the blocks that a cluster may, those of an H100 if
+// nothing else is set. The blocks of a kernel have 48 KiB at most if they are not allowed all.
 int64_t most_shared_bytes();
 void set_most_shared_bytes(int64_t bytes);
-void allow_shared_bytes(const char* kernel, int64_t bytes);
+int largest_cluster();
+void set_largest_cluster(int blocks);
+void allow_shared_bytes(const char* kernel);
 
 struct Launch {
   const char* name;
   int64_t blocks_x, blocks_y;
   int threads;
   int64_t shared_bytes;
+  int cluster;  // so many blocks, one after the other in x, are one
   const void* kernel;
   void (*run)(const void* kernel, const Launch&, int64_t block_x, int64_t block_y, int thread);
 };

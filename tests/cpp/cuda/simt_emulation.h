@@ -16,6 +16,8 @@ namespace cuda {
 
 constexpr int warp_size = emulation::warp_size;
 constexpr unsigned all_lanes = 0xffffffffu;
+constexpr int most_cluster_size = 8;
+constexpr bool has_clusters = true;
 
 struct Grid {
   int64_t x, y = 1;
@@ -67,6 +69,7 @@ class Shared {
     if (i % W != 0) emulation::fail("shared memory: unaligned vector");
     for (int j = 0; j < W; ++j) (*this)[i + j] = v.element[j];
   }
+  Shared of(int rank) const { return Shared(emulation::shared_array_of(rank, *array_)); }
 
  private:
   emulation::SharedArray* array_;
@@ -85,7 +88,11 @@ class Thread {
         warps(launch.threads / warp_size),
         block(block_x),
         blocks(launch.blocks_x),
-        block_y(block_y) {}
+        block_y(block_y),
+        cluster_(launch.cluster) {}
+
+  int cluster_size() const { return cluster_; }
+  int cluster_rank() const { return int(block % cluster_); }
 
   template <class T>
   Shared<T> shared(int count) {
@@ -95,6 +102,9 @@ class Thread {
   // File and line are the caller's.
   void barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
     emulation::barrier({file, line});
+  }
+  void cluster_barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
+    emulation::cluster_barrier({file, line});
   }
   void sync_warp(unsigned mask = all_lanes, const char* file = __builtin_FILE(),
                  int line = __builtin_LINE()) const {
@@ -125,6 +135,7 @@ class Thread {
   void atomic_max(int64_t* address, int64_t x) const { *address = *address > x ? *address : x; }
 
  private:
+  int cluster_;
   int arrays_ = 0;
 };
 
@@ -172,16 +183,23 @@ inline void narrow_bits(float x, float16& out) {
 inline int lowest_bit(unsigned x) { return __builtin_ffs(int(x)) - 1; }
 
 template <class Kernel>
-void allow_shared_bytes(const Queue&, int64_t bytes) {
-  emulation::allow_shared_bytes(typeid(Kernel).name(), bytes);
+void allow_shared_bytes(const Queue&) {
+  emulation::allow_shared_bytes(typeid(Kernel).name());
 }
 
 inline int64_t most_shared_bytes() { return emulation::most_shared_bytes(); }
 
 template <class Kernel>
-void launch(const Queue& queue, Grid grid, const Kernel& kernel, int64_t shared_bytes = 0) {
+int largest_cluster() {
+  return emulation::largest_cluster();
+}
+
+template <class Kernel>
+void launch(const Queue& queue, Grid grid, const Kernel& kernel, int64_t shared_bytes = 0,
+            int cluster = 1) {
   if (queue.error() != 0 || grid.x == 0 || grid.y == 0) return;
-  emulation::run({typeid(Kernel).name(), grid.x, grid.y, Kernel::threads, shared_bytes, &kernel,
+  emulation::run({typeid(Kernel).name(), grid.x, grid.y, Kernel::threads, shared_bytes, cluster,
+                  &kernel,
                   [](const void* k, const emulation::Launch& launch, int64_t block_x,
                      int64_t block_y, int thread) {
                     Thread t(launch, block_x, block_y, thread);

@@ -1,0 +1,99 @@
+"""Training by clusters of blocks, as test_device_engine.py by single ones: on a GPU or emulated."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_device_engine import (
+    CLIPPED,
+    DATA,
+    SMALL,
+    WHERE,
+    assert_close,
+    assert_same,
+    needs_kernels,
+    on_cpu,
+)
+
+from pymlp import device_engine, train_many
+from pymlp._library import ops
+
+# By the size of the cluster that each takes, on a device whose blocks have 227 KiB.
+SHORT = replace(SMALL, steps=6, eval_every=0, log_every=1)
+SIZES = {
+    2: replace(SHORT, n_hidden=1500),
+    4: replace(SHORT, n_hidden=2500, optimizer="momentum", weight_decay=0.01, init="lecture"),
+    8: replace(SHORT, n_hidden=5000, optimizer="adamw", lr=0.01, max_grad_norm=0.5),
+}
+
+
+def fewest_blocks(config):
+    like = torch.empty(0, device=WHERE, dtype=getattr(torch, config.dtype))
+    sizes = (DATA.block_size, config.n_embd, config.n_hidden, config.batch_size)
+    return ops.training_shared_bytes(like, len(DATA.vocabulary), *sizes)
+
+
+def needs_clusters(test):
+    usual = WHERE is not None and fewest_blocks(SIZES[8])[0] == 8
+    reason = "needs a device that has clusters of blocks"
+    return needs_kernels(pytest.mark.skipif(not usual, reason=reason)(test))
+
+
+@pytest.fixture(autouse=True)
+def _where(monkeypatch):
+    monkeypatch.setattr(device_engine, "DEVICES", (WHERE,))
+
+
+@needs_clusters
+@pytest.mark.parametrize("size", SIZES)
+def test_a_run_by_a_cluster_follows_that_of_the_cpu(size, monkeypatch):
+    config = SIZES[size]
+    trainer = config.trainer(DATA, device=WHERE)
+    assert trainer.engine_reason.startswith(
+        f"the fastest, in one kernel by a cluster of {size} blocks, since model and batch take in "
+        "each "
+    )
+    history = trainer.fit()
+    exact, expected = on_cpu(config, monkeypatch)
+    torch.testing.assert_close(history.losses, expected.losses, rtol=2e-5, atol=2e-5)
+    assert_close(trainer.model, exact.model, 2e-4)
+
+
+@needs_clusters
+def test_a_cluster_has_the_same_bits_however_the_steps_are_divided():
+    whole = SIZES[2].trainer(DATA, device=WHERE)
+    whole.fit()
+    parts = SIZES[2].trainer(DATA, device=WHERE)
+    for until in (1, 3, 6):
+        while parts.step < until:
+            parts.stepper.run(until)
+    assert_same(parts.model, whole.model)
+
+
+@needs_clusters
+def test_single_blocks_and_clusters_beside_each_other(monkeypatch):
+    launches = []
+    together = device_engine.run_together
+
+    def run_together(runs):
+        launches.append(len(runs))
+        together(runs)
+
+    configs = [replace(CLIPPED, steps=6), *SIZES.values(), replace(SIZES[2], seed=5), SHORT]
+    alone = [config.trainer(DATA, device=WHERE) for config in configs]
+    for trainer in alone:
+        trainer.fit()
+    monkeypatch.setattr("pymlp.many.run_together", run_together)
+    results = train_many(configs, DATA, 2, device=WHERE)
+    assert max(launches) == len(configs)
+    for trainer, result in zip(alone, results, strict=True):
+        assert result.error is None
+        assert_same(result.model, trainer.model)
+
+
+@needs_clusters
+def test_what_has_no_room_in_a_cluster_goes_by_the_graph():
+    trainer = replace(SHORT, n_hidden=20_000).trainer(DATA, device=WHERE)
+    assert not trainer.engine.persistent
+    assert "as a graph of the fused operators' kernels, since" in trainer.engine_reason
+    assert "would take in each of 8 blocks " in trainer.engine_reason
