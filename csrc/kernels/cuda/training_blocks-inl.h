@@ -8,6 +8,7 @@
 namespace pymlp {
 namespace cuda {
 
+// Of what ClusterOfBlocks says, what is left where there is nobody else.
 template <class A>
 class OneBlock {
  public:
