@@ -12,6 +12,7 @@ from pymlp.native import NativeEngine
 
 DATA = Dataset.from_lines(names()[:200])
 SMALL = RunConfig(steps=30, batch_size=6, n_embd=3, n_hidden=9, eval_every=20, log_every=10)
+LECTURE = RunConfig(steps=300, eval_every=0, log_every=300)
 CLIPPED = replace(SMALL, max_grad_norm=0.5, log_grad_norm=True)
 
 

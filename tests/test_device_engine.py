@@ -10,6 +10,7 @@ import torch
 from device_testing import (
     CLIPPED,
     DATA,
+    LECTURE,
     SMALL,
     assert_close,
     assert_same,
@@ -24,21 +25,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pymlp import (
     MLP,
     MLPConfig,
-    RunConfig,
     TrainConfig,
     Trainer,
     device_engine,
     device_graph,
     device_inference,
     engines,
-    evaluate,
-    inference,
-    sample,
-    train_many,
 )
 from pymlp.data import Examples
 from pymlp.device_engine import DeviceEngine
-from pymlp.many import TrainingInterrupted
 from pymlp.native import NativeEngine
 from pymlp.stepper import DivergedError
 from pymlp.steps import Steps
@@ -319,137 +314,7 @@ def test_a_device_older_than_the_kernels_has_none(monkeypatch):
             engines.make_engine(engine, model, data, TrainConfig(engine=engine))
 
 
-# --- many models ----------------------------------------------------------------------------------
-
-
-MANY = [
-    SMALL,
-    replace(SMALL, seed=5, lr=0.3, steps=45),
-    replace(SMALL, seed=6, n_hidden=33, n_embd=2, optimizer="adamw", lr=0.01, init="lecture"),
-    replace(SMALL, dtype="float64", max_grad_norm=0.5, eval_every=0, batch_size=3),
-    replace(SMALL, lr=1e30),
-    replace(SMALL, n_embd=3000, steps=2, eval_every=0),
-    replace(SMALL, engine="autograd", steps=5),
-]
-
-
-@needs_kernels
-def test_each_of_many_has_the_bits_of_the_same_model_alone(where):
-    seen = []
-    results = train_many(MANY, DATA, 2, seen.append, device=where)
-    assert [result.config for result in results] == MANY
-    for config, result in zip(MANY, results, strict=True):
-        if config.lr == 1e30:
-            assert "training diverged: the loss is nan" in result.error
-            continue
-        trainer = config.trainer(DATA, device=where)
-        history = trainer.fit()
-        assert_same(result.model, trainer.model)
-        assert (result.step, result.error) == (config.steps, None)
-        assert (result.train_loss, result.dev_loss) == history.evals[-1][1:]
-        assert result.best_dev_loss == history.best.dev
-    assert [result.engine for result in results] == ["native"] * 6 + ["autograd"]
-    assert seen[-1].step == sum(result.step for result in results)
-    assert list(seen[-1].results) == list(results)
-
-
-@needs_kernels
-def test_all_models_of_a_dtype_share_a_launch_and_the_data(where, monkeypatch):
-    launches = []
-    together = device_engine.run_together
-
-    def run_together(runs):
-        launches.append([id(engine.tokens) for engine, _ in runs])
-        together(runs)
-
-    monkeypatch.setattr("pymlp.many.run_together", run_together)
-    train_many([replace(SMALL, seed=seed) for seed in range(5)], DATA, 2, device=where)
-    assert {len(launch) for launch in launches} == {5}
-    assert len({examples for launch in launches for examples in launch}) == 1
-
-
-@needs_kernels
-def test_ctrl_c_stops_many(where):
-    def progress(_):
-        raise KeyboardInterrupt
-
-    configs = [replace(SMALL, steps=1), replace(SMALL, steps=10_000_000)]
-    with pytest.raises(TrainingInterrupted, match="1 of 2 models done") as interrupted:
-        train_many(configs, DATA, 2, progress, device=where)
-    first, second = interrupted.value.results
-    assert (first.error, first.step) == (None, 1)
-    assert second.error == f"interrupted at step {second.step}"
-
-
-# --- inference ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(1)
-    return MLP(MLPConfig(len(DATA.vocabulary), n_embd=4, n_hidden=12))
-
-
-def on_device(model):
-    copy = MLP(model.config)
-    copy.load_state_dict(model.state_dict())
-    return copy.to(WHERE)
-
-
-@needs_kernels
-def test_losses_are_those_of_the_cpu(model, where, monkeypatch):
-    there = on_device(model)
-    found = inference.token_losses(there, DATA.dev.tokens, DATA.dev.targets)
-    mean = evaluate(there, DATA.train)
-    monkeypatch.setattr(device_engine, "DEVICES", ())
-    expected = inference.token_losses(model, DATA.dev.tokens, DATA.dev.targets)
-    assert found.device.type == "cpu"
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert mean == pytest.approx(evaluate(model, DATA.train), rel=1e-6)
-    monkeypatch.setattr(device_engine, "DEVICES", (WHERE,))
-    nothing = Examples(DATA.dev.tokens[:0], DATA.dev.targets[:0])
-    assert len(inference.token_losses(there, nothing.tokens, nothing.targets)) == 0
-
-
-@needs_kernels
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"temperature": 0.5}, {"temperature": 0.0}, {"top_k": 3}, {"prefix": "an", "top_k": 40}],
-    ids=str,
-)
-def test_draws_are_those_of_the_cpu(options, model, where, monkeypatch):
-    # In float64 the rounding of logits decides no draw.
-    model = model.double()
-    there = on_device(model.double()).double()
-    there.load_state_dict(model.state_dict())
-    found = sample(there, DATA.vocabulary, 60, max_length=12, **options)
-    assert sample(there, DATA.vocabulary, 9, max_length=12, **options) == found[:9]
-    monkeypatch.setattr(device_engine, "DEVICES", ())
-    assert found == sample(model, DATA.vocabulary, 60, max_length=12, **options)
-
-
-@needs_kernels
-def test_of_equal_logits_the_first_are_kept(model, where, monkeypatch):
-    for parameter in model.parameters():
-        parameter.data.zero_()
-    there = on_device(model)
-    found = sample(there, DATA.vocabulary, 40, top_k=3, max_length=4)
-    monkeypatch.setattr(device_engine, "DEVICES", ())
-    assert found == sample(model, DATA.vocabulary, 40, top_k=3, max_length=4)
-
-
-@needs_kernels
-def test_logits_that_are_not_finite_give_no_samples(model, where):
-    model.output.bias.data[3] = torch.nan
-    for temperature in (0.0, 1.0):
-        with pytest.raises(ValueError, match="its logits are not finite"):
-            sample(on_device(model), DATA.vocabulary, 5, temperature=temperature)
-
-
 # --- what only a GPU can show ---------------------------------------------------------------------
-
-
-LECTURE = RunConfig(steps=300, eval_every=0, log_every=300)
 
 
 @on_a_gpu
@@ -477,13 +342,3 @@ def test_large_batches_are_steps_of_a_captured_graph(where, monkeypatch):
     assert trainer.engine._graph._step._graph is not None
     _, expected = on_cpu(config, monkeypatch)
     torch.testing.assert_close(history.losses, expected.losses, rtol=1e-3, atol=1e-3)
-
-
-@on_a_gpu
-def test_more_models_than_a_gpu_has_multiprocessors(where):
-    configs = [replace(LECTURE, steps=50, seed=seed) for seed in range(300)]
-    results = train_many(configs, DATA, device=where)
-    for seed in (0, 150, 299):
-        alone = configs[seed].trainer(DATA, device=where)
-        alone.fit()
-        assert_same(results[seed].model, alone.model)
