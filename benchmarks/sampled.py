@@ -2,11 +2,14 @@
 
 `python -m benchmarks.sampled brown.txt PLAN ...` trains one network over and over on equal terms:
 first parameters, batches, dropout, AdamW with decay of the weights, clipping, and a cosine over the
-steps of the plan. `exact` and `sampled-K` are the native engine (`TrainConfig.sampled_softmax`);
-tests hold both against the rule in plain PyTorch. `nce-K` is plain PyTorch (Mnih & Teh, 2012,
-with log Z = 0), K words of noise from the same distribution, shared by the batch: its products are
-a seventh or less of the exact ones, and most of its time is AdamW's fused kernel. It is checked
-against the binary cross-entropy of every pair first.
+steps of the plan. Only what a method leaves out of a step differs: the rows of the output layer
+that are no candidates (`nce` updates them all).
+
+`exact` and `sampled-K` are the native engine (`TrainConfig.sampled_softmax`); tests hold both
+against the rule in plain PyTorch. `nce-K` is plain PyTorch (Mnih & Teh, 2012, with log Z = 0), K
+words of noise from the same distribution, shared by the batch: its products are a seventh or less
+of the exact ones, and most of its time is AdamW's fused kernel. It is checked against the binary
+cross-entropy of every pair first.
 
 A row has the seconds that the steps took, without the evaluation, and the perplexity of the exact
 softmax on dev.
@@ -30,6 +33,7 @@ from torch.nn import functional as F
 from pymlp import MLP, PRESETS, RunConfig, evaluate
 from pymlp.batches import Batches
 from pymlp.data import DataConfig, Dataset, load
+from pymlp.dropout import dropout_masks
 
 from . import machine, results
 
@@ -121,17 +125,21 @@ def train_nce(config: RunConfig, data: Dataset, k: int) -> tuple[MLP, float]:
     groups = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
     decay = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
     optimizer = torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True, **decay)
-    shares = data.train.counts(len(data.vocabulary)).double() ** 0.75
+    shares = data.train.counts(len(data.vocabulary)).double().clamp(min=1) ** 0.75
     below, log_kq = shares.cumsum(0), (k * shares / shares.sum()).log().float()
     generator = torch.Generator().manual_seed(config.seed)
+    assert not config.decay_biases
+    assert config.label_smoothing == config.z_loss == 0.0
     batches = Batches(len(data.train), config.batch_size, config.seed)
     start = time.perf_counter()
     for step in range(config.steps):
         (rows,) = batches.peek(1)
         batches.advance(1)
         tokens, targets = data.train.take(rows)
-        x = F.dropout(F.embedding(tokens, model.embedding.weight).flatten(1), config.dropout)
-        h = F.dropout(torch.tanh(model.hidden(x)), config.dropout)
+        masks = dropout_masks(model.config, config, step, below.float())
+        x = F.embedding(tokens, model.embedding.weight).flatten(1)
+        h = torch.tanh(model.hidden(x if masks is None else x * masks.input))
+        h = h if masks is None else h * masks.hidden
         at = torch.rand(k, dtype=torch.float64, generator=generator) * below[-1]
         words = torch.searchsorted(below, at, right=True).clamp(max=len(below) - 1)
         optimizer.zero_grad()
@@ -150,10 +158,7 @@ def train(plan: Plan, config: RunConfig, data: Dataset) -> Row:
     if plan.method == "nce":
         model, seconds = train_nce(config, data, plan.noise)
     else:
-        noise = plan.noise or None
-        config = dataclasses.replace(
-            config, sampled_softmax=noise, sparse_embedding=noise is not None
-        )
+        config = dataclasses.replace(config, sampled_softmax=plan.noise or None)
         model, seconds = train_native(config, data)
     others = machine.other_cores(before, time.perf_counter() - start)
     return Row(*plan, seconds, math.exp(evaluate(model, data.dev)), others)
@@ -169,11 +174,13 @@ def main() -> None:
     add("plans", nargs="+", type=Plan.parse, metavar="METHOD-K:STEPS",
         help="exact:1632, sampled-2048:1632, nce-2048:1632, ...")  # fmt: skip
     add("--network", default="MLP9", choices=NETWORKS, help="default: MLP9")
+    add("--sparse-embedding", action="store_true", help="of the methods of the engine")
     add("--out", type=Path, metavar="FILE.json", help="written after every plan")
     chosen = parser.parse_args()
     check_nce()
     preset = PRESETS["word-best"]
     settings = {**preset.model, **preset.train, "init": preset.init, **NETWORKS[chosen.network]}
+    settings["sparse_embedding"] = chosen.sparse_embedding
     data = load(chosen.data, settings.pop("block_size"), DataConfig(**preset.data))
     report: dict[str, Any] = {"machine": asdict(machine.describe()), "network": chosen.network}
     report |= {"train": settings, "rows": []}

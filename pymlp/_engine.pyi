@@ -41,9 +41,8 @@ class _TrainingLoop:
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
         dropout: float = 0.0,
-        noise: int = 0,
-        counts: NDArray[np.int64] | None = None,
-        seed: int = 0,
+        dropout_seed: int = 0,
+        candidates: Candidates | None = None,
     ) -> None: ...
     @property
     def profile(self) -> dict[str, tuple[float, int]]: ...

@@ -79,10 +79,10 @@ class Batches:
             indices = torch.randint(
                 0, self._n_examples, shape, generator=self._generator, device="cpu"
             )
+            self._block, self._position = _Block(before, indices), 0
         except BaseException:  # an interruption among them: the same steps have to come again
             self._generator.set_state(before)
             raise
-        self._block, self._position = _Block(before, indices), 0
 
 
 def _scalar(value: int) -> Tensor:

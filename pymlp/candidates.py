@@ -11,35 +11,49 @@ from pymlp.data import Examples
 from pymlp.reference import Candidates
 
 
-class CandidateSampler:
-    """Draws what the targets of each step are compared with.
+def native_candidates(
+    examples: Examples, vocab_size: int, config: TrainConfig
+) -> _engine.Candidates | None:
+    """What draws them in C++; None for the exact softmax.
 
     They are the batch's targets and ``config.sampled_softmax`` words of noise, drawn with
     replacement from the unigram distribution of the examples to the power 3/4 (Mikolov et al.,
-    2013): a function of seed, step and targets (csrc/engine/candidates.h), so that a run that is
-    resumed needs no state.
+    2013). All targets are read once, to be counted.
 
     Args:
         examples: that batches are drawn from.
         vocab_size: V.
         config: its ``sampled_softmax``, seed and batch size.
+    """
+    if config.sampled_softmax is None:
+        return None
+    return _engine.Candidates(
+        counts=examples.counts(vocab_size).cpu().numpy(),
+        noise=config.sampled_softmax,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+class CandidateSampler:
+    """Draws what the targets of each step are compared with.
+
+    A function of the examples, seed, step and targets (csrc/engine/candidates.h), so that a run
+    that is resumed needs no state.
+
+    Args:
+        drawn: from `native_candidates`.
         like: gives dtype and device.
     """
 
-    def __init__(
-        self, examples: Examples, vocab_size: int, config: TrainConfig, like: Tensor
-    ) -> None:
+    def __init__(self, drawn: _engine.Candidates, like: Tensor) -> None:
+        self._drawn = drawn
         self._like = like
-        self._drawn = _engine.Candidates(
-            counts=examples.counts(vocab_size).cpu().numpy(),
-            noise=config.sampled_softmax or 0,
-            batch_size=config.batch_size,
-            seed=config.seed,
-        )
 
     def draw(self, step: int, targets: Tensor) -> Candidates:
         """Those of update number ``step``, counted from 0, whose targets (B,) these are."""
-        words, places, offsets = self._drawn.draw(step, targets.long().cpu().numpy())
+        on_cpu = targets.to("cpu", torch.int64).contiguous()
+        words, places, offsets = self._drawn.draw(step, on_cpu.numpy())
         device, dtype = self._like.device, self._like.dtype
         return Candidates(
             torch.from_numpy(words).to(device, torch.int64),

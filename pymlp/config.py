@@ -10,6 +10,9 @@ ENGINES = ("auto", "native", "autograd", "reference")
 # Counts that may be None, and the least they may be.
 _OPTIONAL_COUNTS = (("lr_drop_step", 0), ("patience", 1), ("average", 1), ("sampled_softmax", 1))
 
+# Words of noise, which are drawn a tenth of a second without a look at what else is wanted.
+_MOST_NOISE = 2**20
+
 # Beyond any machine's memory and time; torch's own numbers end at 2**63 and at 3.4e38.
 _MOST_COUNT = 2**48
 _MOST_RATE = 1e38
@@ -37,8 +40,8 @@ class TrainConfig:
         decay_biases: weight decay pulls at the biases too, as in torch.optim; False spares
             ``hidden.bias`` and ``output.bias``, as the paper does.
         sparse_embedding: a step updates only those rows of ``embedding.weight`` whose tokens occur
-            in its batch; momentum, AdamW's averages and weight decay leave the others alone. As
-            torch.nn.Embedding's ``sparse=True``; docs/training.md has the rule.
+            in its batch; momentum, AdamW's averages and weight decay leave the others alone, as
+            torch.optim.SparseAdam does. docs/training.md has the rule.
         betas, eps: for ``"adamw"``.
         sampled_softmax: number of words of noise with which, and with each other, the targets of a
             step are compared in place of the whole vocabulary (Bengio & Senecal, 2003; Jean et al.,
@@ -70,9 +73,9 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints of the run directory; 0 is only after the last.
         log_every: steps between lines with the mean loss in ``metrics.jsonl``.
 
-    What a step minimises, and reports as its loss, is the mean cross-entropy of its batch, or its
-    estimate by ``sampled_softmax``, with label smoothing, the z-loss and dropout. Evaluations are
-    plain cross-entropy of the whole model.
+    What a step minimises, and reports as its loss, is the mean cross-entropy of its batch, or what
+    ``sampled_softmax`` puts in its place, with label smoothing, the z-loss and dropout. Evaluations
+    are plain cross-entropy of the whole model.
 
     Raises:
         TypeError: a field has the wrong type.
@@ -160,6 +163,11 @@ class TrainConfig:
                 _check_int(name, getattr(self, name), least)
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("TrainConfig: patience needs evaluations: set eval_every above 0")
+        if self.sampled_softmax is not None and self.sampled_softmax > _MOST_NOISE:
+            raise ValueError(
+                f"TrainConfig: sampled_softmax must be at most {_MOST_NOISE}, got "
+                f"{self.sampled_softmax}: None is the exact softmax"
+            )
         if self.sampled_softmax is not None and self.label_smoothing > 0:
             raise ValueError(
                 "TrainConfig: label_smoothing spreads over the whole vocabulary, of which "

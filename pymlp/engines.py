@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pymlp import device_engine, reference
 from pymlp._library import KERNEL_DEVICES, too_old
-from pymlp.candidates import CandidateSampler
+from pymlp.candidates import CandidateSampler, native_candidates
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.device_engine import DeviceEngine
@@ -45,10 +45,9 @@ class _TorchEngine:
         self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
         self._optimizer = self._make_optimizer(config)
         self._examples = examples
-        self._sampler: CandidateSampler | None = None
-        if config.sampled_softmax is not None:
-            like = self._trained.tensors[0]
-            self._sampler = CandidateSampler(examples, model.config.vocab_size, config, like)
+        drawn = native_candidates(examples, model.config.vocab_size, config)
+        like = self._trained.tensors[0]
+        self._sampler = None if drawn is None else CandidateSampler(drawn, like)
         self._norms: list[Tensor] | None = None
 
     def run(self, steps: Steps) -> None:
@@ -116,26 +115,39 @@ class _TorchEngine:
         """Update number ``step``; the loss before it: a number if asking waits for no device."""
         raise NotImplementedError
 
-    def _loss(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor:
-        """What the step minimises."""
+    def _loss(
+        self, tokens: Tensor, targets: Tensor, step: int
+    ) -> tuple[Tensor, dict[nn.Parameter, Tensor]]:
+        """What the step minimises, and the rows of parameters that it updates alone."""
         terms = dict(self._terms)
         if self._config.dropout > 0.0:
             like = self._trained.tensors[0]
             terms["dropout"] = dropout_masks(self.model.config, self._config, step, like)
         if self._sampler is not None:
             terms["candidates"] = self._sampler.draw(step, targets)
-        self._rows = self._rows_of(tokens, terms.get("candidates"))
-        return self.model.loss(tokens, targets, **terms)
+        rows = self._rows(tokens, terms.get("candidates"))
+        return self.model.loss(tokens, targets, **terms), rows
 
-    def _rows_of(self, tokens: Tensor, candidates: Candidates | None) -> dict[nn.Parameter, Tensor]:
-        """The rows that a step updates, by parameter; all rows of those that are not here."""
+    def _rows(self, tokens: Tensor, candidates: Candidates | None) -> dict[nn.Parameter, Tensor]:
+        """The rows that a step updates, by parameter; of those that are not here, all.
+
+        One that stands in several places (tied weights) has the rows of all of them.
+        """
         rows = {}
         if sparse_embedding(self._config):
-            rows["embedding.weight"] = tokens
+            rows["embedding.weight"] = tokens.flatten()
         if candidates is not None:
             rows |= dict.fromkeys(_OUTPUT_LAYER, candidates.words)
-        named = zip(self._trained.names, self._trained.tensors, strict=True)
-        return {parameter: rows[name] for name, parameter in named if name in rows}
+        if not rows:
+            return {}
+        places: dict[nn.Parameter, list[str]] = {}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            places.setdefault(parameter, []).append(name)
+        return {
+            parameter: torch.cat([rows[name] for name in names])
+            for parameter, names in places.items()
+            if parameter.requires_grad and rows.keys() >= set(names)
+        }
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         """Note the norm of the gradients, and scale them down to the largest one allowed."""
@@ -162,13 +174,13 @@ class AutogradEngine(_TorchEngine):
         super().__init__(model, examples, config)
 
     def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
-        loss = self._loss(tokens, targets, step)
+        loss, rows = self._loss(tokens, targets, step)
         # Cheaper than zero_grad() and backward(), which accumulate into existing gradients.
         gradients = torch.autograd.grad(loss, self._trained.tensors)
         for parameter, gradient in zip(self._trained.tensors, gradients, strict=True):
             parameter.grad = gradient
         self._clip(self._trained.tensors)
-        sparse_step(self._optimizer, self._rows)
+        sparse_step(self._optimizer, rows)
         return _number(loss)
 
 
@@ -221,11 +233,11 @@ class ReferenceEngine(_TorchEngine):
         super().__init__(_plain(model), examples, config)
 
     def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor:
-        loss = self._loss(tokens, targets, step)
+        loss, rows = self._loss(tokens, targets, step)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip(self._trained.tensors)
-        sparse_step(self._optimizer, self._rows)
+        sparse_step(self._optimizer, rows)
         return loss.data  # detach() would keep the graph's memory until the block ends
 
 

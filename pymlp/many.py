@@ -156,21 +156,23 @@ def _launch(runs: Sequence[_Run], pool: ThreadPoolExecutor) -> None:
     for run in runs:
         if not run.is_persistent:
             run.guarded(run.step_alone)
+    list(pool.map(lambda run: run.guarded(run.begin_steps), together))
+    begun = [run for run in together if run.ended is None]
     try:
-        _step_together(together, list(pool.map(_Run.begin_steps, together)))
+        _step_together(begun)
     except Exception as error:  # lack of memory, say: models that have ended keep their results
-        for run in together:
+        for run in begun:
             run.fail(error)
 
 
-def _step_together(runs: Sequence[_Run], steps: Sequence[Steps]) -> None:
+def _step_together(runs: Sequence[_Run]) -> None:
     start = time.perf_counter()
     try:
-        run_together([(run.engine, part) for run, part in zip(runs, steps, strict=True)])
+        run_together([(run.engine, run.steps) for run in runs])
     finally:
         seconds = time.perf_counter() - start
-        for run, part in zip(runs, steps, strict=True):
-            run.trainer.stepper.end(part, seconds)
+        for run in runs:
+            run.trainer.stepper.end(run.steps, seconds)
 
 
 def _check(configs: Sequence[RunConfig], workers: int) -> None:
@@ -199,6 +201,7 @@ class _Run:
         self.model = config.build_model(data).to(device)
         self._data = data
         self._trainer: Trainer | None = None
+        self._steps: Steps | None = None
         self._stopping = False
         self._result: Result | None = None
 
@@ -254,8 +257,14 @@ class _Run:
         engine = self.trainer.engine
         return isinstance(engine, DeviceEngine) and engine.persistent
 
-    def begin_steps(self) -> Steps:
-        return self.trainer.stepper.begin(self.trainer.next_event())
+    def begin_steps(self) -> None:
+        self._steps = self.trainer.stepper.begin(self.trainer.next_event())
+
+    @property
+    def steps(self) -> Steps:
+        """What `begin_steps` began."""
+        assert self._steps is not None
+        return self._steps
 
     def step_alone(self) -> None:
         self.trainer.stepper.run(self.trainer.next_event())

@@ -116,7 +116,10 @@ class MLP(nn.Module):
             tokens, targets: ids.
             label_smoothing, z_loss: as in `pymlp.linear_cross_entropy`.
             dropout: masks of this batch, or None for all of the network.
-            candidates: of this batch: its softmax is then of them, an estimate; None is exact.
+            candidates: of this batch, which its softmax is then of; None is exact.
+
+        Raises:
+            ValueError: ``label_smoothing`` with ``candidates``.
         """
         is_plain = self.direct is None and dropout is None and candidates is None
         if is_plain and z_loss == 0.0:
@@ -132,12 +135,11 @@ class MLP(nn.Module):
             )
         input, weight = self._last_layer(tokens, dropout)
         bias: Tensor | None = self.output.bias
-        mean_offset: Tensor | float = 0.0
         if candidates is not None:
+            reference.check_smoothing(label_smoothing)
             weight, targets = weight[candidates.words], candidates.places
             bias = candidates.offsets + (0.0 if bias is None else bias[candidates.words])
-            mean_offset = candidates.offsets[targets].mean()
-        return mean_offset + functional.linear_cross_entropy(
+        loss = functional.linear_cross_entropy(
             input,
             weight,
             targets,
@@ -145,6 +147,7 @@ class MLP(nn.Module):
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
+        return loss if candidates is None else loss + candidates.offsets[targets].mean()
 
     def _last_layer(self, tokens: Tensor, dropout: DropoutMasks | None) -> tuple[Tensor, Tensor]:
         """What goes into the last layer, and its weight: (..., K) and (V, K).

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pymlp import _engine, reference
+from pymlp.candidates import native_candidates
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.flat import layout
@@ -177,9 +178,8 @@ def _make_loop(model: MLP, examples: Examples, config: TrainConfig) -> Any:
         label_smoothing=config.label_smoothing,
         z_loss=config.z_loss,
         dropout=config.dropout,
-        noise=config.sampled_softmax or 0,
-        counts=examples.counts(sizes.vocab_size).numpy() if config.sampled_softmax else None,
-        seed=config.seed,
+        dropout_seed=config.seed,
+        candidates=native_candidates(examples, sizes.vocab_size, config),
     )
 
 

@@ -207,6 +207,15 @@ class Candidates(NamedTuple):
     offsets: Tensor
 
 
+def check_smoothing(label_smoothing: float) -> None:
+    """Raise ValueError unless a sampled softmax can do it."""
+    if label_smoothing > 0:
+        raise ValueError(
+            "label_smoothing spreads over the whole vocabulary, of which the sampled softmax sees "
+            "a part: use one of them alone"
+        )
+
+
 class EmptyLinear(nn.Linear):
     """A linear layer from or to nothing, whose bias begins at 0 as torch.nn's would.
 
@@ -264,10 +273,14 @@ class MLP(nn.Module):
             tokens, targets: ids.
             label_smoothing, z_loss: as in `linear_cross_entropy`.
             dropout: masks of this batch, or None for all of the network.
-            candidates: of this batch: its softmax is then of them, an estimate; None is exact.
+            candidates: of this batch, which its softmax is then of; None is exact.
+
+        Raises:
+            ValueError: ``label_smoothing`` with ``candidates``.
         """
         logits = self(tokens, dropout)
         if candidates is not None:
+            check_smoothing(label_smoothing)
             logits = logits[:, candidates.words] + candidates.offsets
             targets = candidates.places
         loss = cross_entropy(logits, targets, label_smoothing=label_smoothing)

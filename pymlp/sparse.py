@@ -13,11 +13,12 @@ def sparse_step(optimizer: torch.optim.Optimizer, rows: Mapping[nn.Parameter, Te
 
     For the rows given it is the dense rule, with its bias correction by the number of the step:
     what torch.optim.SparseAdam does, for any rule and with weight decay. It takes a dense step and
-    puts the other rows back, which waits for no device.
+    puts the other rows back. An interruption meanwhile leaves it half done, as it does one of
+    torch.optim.
 
     Args:
         optimizer: of these parameters among others, whose state of them is of their shape.
-        rows: ids of any shape, by parameter (V, ...), which has a gradient.
+        rows: ids (n,), by parameter (V, ...), which has a gradient.
     """
     before = {
         parameter: {key: value.clone() for key, value in _elements(optimizer, parameter).items()}
@@ -26,12 +27,12 @@ def sparse_step(optimizer: torch.optim.Optimizer, rows: Mapping[nn.Parameter, Te
     optimizer.step()
     for parameter, ids in rows.items():
         occurs = torch.zeros(len(parameter), dtype=torch.bool, device=parameter.device)
-        occurs[ids.flatten()] = True
+        occurs[ids] = True
         occurs = occurs.view(-1, *[1] * (parameter.dim() - 1))
         for key, value in _elements(optimizer, parameter).items():
             # What the first step makes is zero before it.
-            old = before[parameter].get(key, torch.zeros_like(value))
-            value.copy_(torch.where(occurs, value, old))
+            old = before[parameter].get(key)
+            value.copy_(torch.where(occurs, value, 0.0 if old is None else old))
 
 
 def _elements(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:

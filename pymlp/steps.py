@@ -30,7 +30,8 @@ class Steps:
         first: number of the first step, counted from 0 at the beginning of the training.
         stopping: set, from any thread, to make the engine return soon.
         done: steps that are complete; fewer than K if the engine was stopped or raised an
-            exception, and then the model and the optimizer are as these steps left them.
+            exception, and then the model and the optimizer are as these steps left them, unless an
+            interruption came within a step of torch.optim.
     """
 
     indices: Tensor

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pymlp import MLPConfig, TrainConfig, reference
-from pymlp.candidates import CandidateSampler
+from pymlp.candidates import CandidateSampler, native_candidates
 from pymlp.data import Examples
 from pymlp.dropout import dropout_masks
 from pymlp.engines import make_engine
@@ -22,6 +22,8 @@ CASES = {
     "small": (MLPConfig(40, T, E, 7), 4, {}),
     "large": (MLPConfig(1500, T, E, 7), 300, {}),
     "direct": (MLPConfig(40, T, E, 0, direct=True), 4, {}),
+    # Enough work for two threads in every phase.
+    "wide": (MLPConfig(3000, T, E, 200), 300, {}),
     "dropout": (MLPConfig(40, T, E, 7), 4, {"dropout": 0.4, "label_smoothing": 0.1}),
 }
 RULES = {
@@ -64,6 +66,11 @@ def train(case, engine, config, threads=1, frozen=()):
     return dict(model.named_parameters()), state, steps
 
 
+def sampler_of(examples, vocab_size, config):
+    drawn = native_candidates(examples, vocab_size, config)
+    return CandidateSampler(drawn, torch.zeros(0, dtype=torch.float64))
+
+
 def rule_by_hand(config, number, p, gradient, state, rows):
     """Update number `number` of some rows of a parameter and of its state."""
     value, g = p[rows], gradient[rows]
@@ -92,8 +99,7 @@ def train_by_hand(case, config):
     states = {name: {} for name in named}
     examples, steps = examples_of(case), steps_of(case)
     if config.sampled_softmax:
-        like = model.embedding.weight
-        sampler = CandidateSampler(examples, sizes.vocab_size, config, like)
+        sampler = sampler_of(examples, sizes.vocab_size, config)
     for k, indices in enumerate(steps.indices):
         tokens, targets = examples.tokens[indices], examples.targets[indices]
         masks = dropout_masks(sizes, config, k, model.embedding.weight)

@@ -1,8 +1,9 @@
 """`TrainConfig.sampled_softmax`, against the rule written out by hand, and what it estimates."""
 
-import math
+from dataclasses import replace
 
 import pytest
+import rows_testing
 import torch
 from rows_testing import (
     CASES,
@@ -17,12 +18,16 @@ from rows_testing import (
     train_by_hand,
 )
 
-from pymlp import TrainConfig, reference
-from pymlp.candidates import CandidateSampler
+from pymlp import MLP, MLPConfig, TrainConfig, Trainer, reference
+from pymlp.data import Dataset, Examples, names
+from pymlp.engines import make_engine
 from pymlp.model import seeded_model
 
-NOISE = {"small": 12, "large": 100, "direct": 12, "dropout": 12}
+NOISE = {"small": 12, "large": 100, "wide": 800, "direct": 12, "dropout": 12}
 V = 40
+# The last words are no targets.
+_drawn = examples_of("small")
+EXAMPLES = Examples(_drawn.tokens, _drawn.targets % 36)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +42,7 @@ def sampled(case, rule="adamw", **options):
 
 def sampler_of(noise, batch_size=4, seed=5):
     config = TrainConfig(sampled_softmax=noise, batch_size=batch_size, seed=seed)
-    return CandidateSampler(examples_of("small"), V, config, torch.zeros(0, dtype=torch.float64))
+    return rows_testing.sampler_of(EXAMPLES, V, config)
 
 
 @pytest.mark.parametrize("max_norm", [None, 0.05])
@@ -85,20 +90,26 @@ def test_frozen_parameters_stay(name):
     assert_close(found, expected)
 
 
-def test_candidates_are_the_targets_and_words_in_proportion():
-    """In the mean each word is drawn as often as its offset expects."""
-    examples, sampler = examples_of("small"), sampler_of(20)
-    g = torch.Generator().manual_seed(1)
-    steps = 4000
-    seen = torch.zeros(V, dtype=torch.float64)
+def test_noise_is_of_the_unigram_distribution_to_the_power_three_quarters():
+    """And the offsets say how often each candidate was drawn over how often that is expected."""
+    B, K, steps = 4, 20, 3000
+    counts = EXAMPLES.counts(V).double().clamp(min=1)
+    assert EXAMPLES.counts(V)[-1] == 0
+    q, p = counts**0.75 / (counts**0.75).sum(), counts / counts.sum()
+    sampler, g = sampler_of(K, B), torch.Generator().manual_seed(1)
+    noise = torch.zeros(V, dtype=torch.float64)
     for step in range(steps):
-        targets = examples.targets[torch.randint(0, 1000, (4,), generator=g)]
+        targets = EXAMPLES.targets[torch.randint(0, 1000, (B,), generator=g)]
         words, places, offsets = sampler.draw(step, targets)
         assert torch.equal(words[places], targets)
         assert (words.diff() > 0).all()
-        seen[words] += offsets.exp()
-    # Draws over expected draws; a word is expected 0.6 times a step.
-    assert (seen / steps - 1).abs().max() < 5 / math.sqrt(0.4 * steps)
+        draws = offsets.exp() * (K * q + B * p)[words]
+        torch.testing.assert_close(draws, draws.round(), rtol=0, atol=1e-9)
+        assert draws.sum() == pytest.approx(K + B)
+        noise[words] += draws.round()
+        noise -= targets.bincount(minlength=V)
+    errors = (noise - steps * K * q) / (steps * K * q * (1 - q)).sqrt()
+    assert errors.abs().max() < 4
 
 
 def test_candidates_are_a_function_of_seed_step_and_targets():
@@ -113,10 +124,9 @@ def test_candidates_are_a_function_of_seed_step_and_targets():
 
 def test_with_much_noise_the_loss_is_the_cross_entropy():
     model = seeded_model(CASES["small"][0], seed=1).double()
-    examples = examples_of("small")
-    tokens, targets = examples.tokens[:200], examples.targets[:200]
+    tokens, targets = EXAMPLES.tokens[:200], EXAMPLES.targets[:200]
     exact = model.loss(tokens, targets).item()
-    candidates = sampler_of(2_000_000, batch_size=200).draw(0, targets)
+    candidates = sampler_of(2**20, batch_size=200).draw(0, targets)
     assert len(candidates.words) == V
     found = model.loss(tokens, targets, candidates=candidates).item()
     assert found == pytest.approx(exact, rel=1e-3)
@@ -131,8 +141,61 @@ def test_a_target_outside_the_vocabulary_is_an_error():
         sampler_of(20).draw(0, torch.tensor([0, 1, 2, 40]))
 
 
+@pytest.mark.parametrize("engine", ["autograd", "reference"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_tied_weights_have_the_rows_of_both_places(engine, sparse):
+    sizes = MLPConfig(V, n_embd=7, n_hidden=7)
+    model = seeded_model(sizes, seed=1).double()
+    model.output.weight = model.embedding.weight
+    before = model.output.weight.detach().clone()
+    config = TrainConfig(
+        batch_size=2, optimizer="momentum", sparse_embedding=sparse, sampled_softmax=1, seed=5
+    )
+    steps = rows_testing.steps_of("small")
+    steps.indices = steps.indices[:1, :2]
+    steps.rates, steps.losses, steps.grad_norms = steps.rates[:1], steps.losses[:1], None
+    make_engine(engine, model, EXAMPLES, config).run(steps)
+    moved = (model.output.weight != before).any(1).nonzero()[:, 0]
+    (rows,) = steps.indices
+    words = sampler_of(1, batch_size=2).draw(0, EXAMPLES.targets[rows]).words
+    tokens = EXAMPLES.tokens[rows].flatten()
+    assert torch.equal(moved, torch.cat([words, tokens]).unique())
+
+
+def test_a_model_without_a_bias_of_the_output():
+    models = [MLP(MLPConfig(V, n_hidden=7)), reference.MLP(MLPConfig(V, n_hidden=7))]
+    for model in models:
+        model.output.bias = None
+    models[1].load_state_dict(models[0].state_dict())
+    tokens, targets = EXAMPLES.tokens[:4], EXAMPLES.targets[:4]
+    candidates = sampler_of(20).draw(0, targets)
+    candidates = candidates._replace(offsets=candidates.offsets.float())
+    loss, plain = (model.loss(tokens, targets, candidates=candidates) for model in models)
+    torch.testing.assert_close(loss, plain)
+    for model in models:
+        with pytest.raises(ValueError, match=r"label_smoothing spreads .* use one of them alone"):
+            model.loss(tokens, targets, candidates=candidates, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_run_is_gone_on_with(tmp_path, engine):
+    data = Dataset.from_lines(names()[:200])
+    config = sampled("small", "momentum", engine=engine, steps=40)
+    sizes = MLPConfig(len(data.vocabulary), n_embd=2, n_hidden=8)
+    Trainer(seeded_model(sizes, seed=1), data, replace(config, steps=20)).save(tmp_path)
+    for steps in (20, 40):
+        resumed = Trainer.resume(tmp_path, data, steps=steps)
+        assert resumed.config.sampled_softmax == 12
+        resumed.fit()
+    whole = Trainer(seeded_model(sizes, seed=1), data, config)
+    whole.fit()
+    assert torch.equal(resumed.history.losses, whole.history.losses)
+
+
 def test_smoothing_and_sampling_exclude_each_other():
     with pytest.raises(ValueError, match=r"label_smoothing .* sampled_softmax .* one of them"):
         TrainConfig(label_smoothing=0.1, sampled_softmax=10)
     with pytest.raises(ValueError, match="sampled_softmax must be at least 1, got 0"):
         TrainConfig(sampled_softmax=0)
+    with pytest.raises(ValueError, match="at most 1048576, got 1048577: None is the exact softmax"):
+        TrainConfig(sampled_softmax=2**20 + 1)

@@ -33,12 +33,14 @@ template <class A>
 class TrainingLoop {
  public:
   TrainingLoop(const pymlp::ModelSizes& sizes, const pymlp::Optimizer& optimizer,
-               const pymlp::Objective& objective, pymlp::TrainingArrays data, int64_t batch_size)
+               const pymlp::Objective& objective, pymlp::TrainingArrays data, int64_t batch_size,
+               std::optional<pymlp::Candidates> candidates)
       : sizes_(sizes),
         optimizer_(optimizer),
         data_(std::move(data)),
         batch_size_(batch_size),
-        loop_(sizes, optimizer, objective, data_.with(sizes.T), batch_size) {}
+        loop_(sizes, optimizer, objective, data_.with(sizes.T), batch_size, std::move(candidates)) {
+  }
 
   void run(std::vector<Array<A>>& parameters, const std::vector<bool>& trained,
            std::vector<Array<A>>& first, std::vector<Array<A>>& second,
@@ -134,8 +136,8 @@ void bind(py::module_& module, const char* name) {
                        std::pair<double, double> betas, double eps, double max_grad_norm,
                        pymlp::TrainingArrays data, int64_t batch_size, bool direct,
                        bool decay_biases, bool sparse_embedding, double label_smoothing,
-                       double z_loss, double dropout, int64_t noise,
-                       const std::optional<Array<int64_t>>& counts, uint64_t seed) {
+                       double z_loss, double dropout, uint64_t dropout_seed,
+                       std::optional<pymlp::Candidates> candidates) {
              const pymlp::ModelSizes sizes{vocab_size, block_size, n_embd, n_hidden, direct};
              pymlp::Optimizer optimizer;
              optimizer.rule.adamw = adamw;
@@ -147,23 +149,21 @@ void bind(py::module_& module, const char* name) {
              optimizer.rule.decay_biases = decay_biases;
              optimizer.max_grad_norm = max_grad_norm;
              optimizer.sparse_embedding = sparse_embedding;
-             if (noise > 0) expect_size("counts", counts ? counts->size() : 0, vocab_size);
-             const pymlp::Objective objective{label_smoothing,
-                                              z_loss,
-                                              dropout,
-                                              noise,
-                                              noise > 0 ? counts->data() : nullptr,
-                                              seed};
-             return std::make_unique<Loop>(sizes, optimizer, objective, std::move(data),
-                                           batch_size);
+             if (candidates) {
+               expect_size("candidates' vocabulary", candidates->vocab_size(), vocab_size);
+               expect_size("candidates' batch", candidates->batch_size(), batch_size);
+             }
+             const pymlp::Objective objective{label_smoothing, z_loss, dropout, dropout_seed};
+             return std::make_unique<Loop>(sizes, optimizer, objective, std::move(data), batch_size,
+                                           std::move(candidates));
            }),
            py::kw_only(), py::arg("vocab_size"), py::arg("block_size"), py::arg("n_embd"),
            py::arg("n_hidden"), py::arg("adamw"), py::arg("momentum"), py::arg("weight_decay"),
            py::arg("betas"), py::arg("eps"), py::arg("max_grad_norm"), py::arg("data"),
            py::arg("batch_size"), py::arg("direct") = false, py::arg("decay_biases") = true,
            py::arg("sparse_embedding") = false, py::arg("label_smoothing") = 0.0,
-           py::arg("z_loss") = 0.0, py::arg("dropout") = 0.0, py::arg("noise") = 0,
-           py::arg("counts") = py::none(), py::arg("seed") = 0)
+           py::arg("z_loss") = 0.0, py::arg("dropout") = 0.0, py::arg("dropout_seed") = 0,
+           py::arg("candidates") = py::none())
       .def("run", &Loop::run, py::kw_only(), py::arg("parameters").noconvert(), py::arg("trained"),
            py::arg("first").noconvert(), py::arg("second").noconvert(),
            py::arg("indices").noconvert(), py::arg("rates").noconvert(),
@@ -215,6 +215,10 @@ void bind_training_loop(py::module_& module) {
   py::class_<Candidates>(module, "Candidates", "What a step of the sampled softmax compares.")
       .def(py::init(
                [](const Array<int64_t>& counts, int64_t noise, int64_t batch_size, uint64_t seed) {
+                 if (counts.size() < 1 || noise < 1 || batch_size < 1) {
+                   throw std::invalid_argument(
+                       "Candidates: counts must not be empty, noise and batch_size at least 1");
+                 }
                  return Candidates(counts.data(), counts.size(), noise, batch_size, seed);
                }),
            py::kw_only(), py::arg("counts").noconvert(), py::arg("noise"), py::arg("batch_size"),

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "kernels/philox.h"
 
@@ -27,16 +26,18 @@ Candidates::Candidates(const int64_t* counts, int64_t V, int64_t noise, int64_t 
       places_(static_cast<size_t>(batch_size)) {
   words_.reserve(static_cast<size_t>(most_));
   offsets_.reserve(static_cast<size_t>(most_));
-  const double total = std::accumulate(counts, counts + V, 0.0);
-  double sum = 0;
+  const auto count_of = [counts](int64_t v) {
+    return static_cast<double>(std::max(counts[v], int64_t(1)));
+  };
+  double total = 0, sum = 0;
   for (int64_t v = 0; v < V; ++v) {
-    sum += std::pow(static_cast<double>(counts[v]), power);
+    total += count_of(v);
+    sum += std::pow(count_of(v), power);
     below_.push_back(sum);
   }
   for (int64_t v = 0; v < V; ++v) {
-    const auto count = static_cast<double>(counts[v]);
-    expected_.push_back(static_cast<double>(noise) * std::pow(count, power) / sum +
-                        static_cast<double>(batch_size) * count / total);
+    expected_.push_back(static_cast<double>(noise) * std::pow(count_of(v), power) / sum +
+                        static_cast<double>(batch_size) * count_of(v) / total);
   }
 }
 

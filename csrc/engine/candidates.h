@@ -8,11 +8,10 @@
 
 namespace pymlp {
 
-// The targets of a batch and words of noise, drawn from the unigram distribution to the power 3/4
-// with replacement. With each word goes the logarithm of how often it is among all these draws over
-// how often that is expected: added to its logit, it makes the sum of exponentials an estimate of
-// that over the vocabulary (Bengio and Senecal, 2003), and the softmax of the candidates one of
-// the softmax.
+// The targets of a batch and words of noise, drawn with replacement from the unigram distribution
+// to the power 3/4, words that never occur counted once. With each candidate goes the logarithm of
+// how often it is among all these draws over how often that is expected. Added to its logit, it
+// makes the softmax of the candidates that of which draw is the target (Jean et al., 2015).
 class Candidates {
  public:
   // counts (V): occurrences among the targets that batches are drawn from. noise: words a step.

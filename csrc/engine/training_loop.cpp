@@ -72,7 +72,7 @@ class TrainingLoop<A>::OutputWeightInBlocks {
 template <class A>
 TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer,
                               const Objective& objective, const TrainingData& data,
-                              int64_t batch_size)
+                              int64_t batch_size, std::optional<Candidates> candidates)
     : sizes_(sizes),
       optimizer_(optimizer),
       objective_(objective),
@@ -81,10 +81,8 @@ TrainingLoop<A>::TrainingLoop(const ModelSizes& sizes, const Optimizer& optimize
       outputs_(sizes.V),
       batch_(sizes, data, batch_size) {
   const int states = optimizer.rule.adamw ? 2 : optimizer.rule.momentum != 0 ? 1 : 0;
-  if (objective.noise > 0) {
-    sampled_.emplace(
-        sizes, states,
-        Candidates(objective.counts, sizes.V, objective.noise, batch_size, objective.seed));
+  if (candidates) {
+    sampled_.emplace(sizes, states, *std::move(candidates));
     outputs_ = sampled_->candidates().most();
   }
   gradient_sizes_ = sizes.with_outputs(outputs_);
@@ -183,7 +181,7 @@ void TrainingLoop<A>::drop(int64_t step, const Parallel& parallel) {
   constexpr int64_t cost = 16;
   parallel.run({"dropout", batch_size_, cost * (K + H)}, [&](int64_t begin, int64_t end) {
     const auto draw = [&](DropoutLayer layer, int64_t columns, std::vector<uint8_t>& kept) {
-      draw_kept(objective_.seed, step, layer, objective_.dropout, begin, end, columns,
+      draw_kept(objective_.dropout_seed, step, layer, objective_.dropout, begin, end, columns,
                 kept.data() + begin * columns);
     };
     draw(DropoutLayer::input, K, input_kept_);

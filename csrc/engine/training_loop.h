@@ -24,9 +24,7 @@ struct Optimizer {
 struct Objective {
   double label_smoothing = 0, z_loss = 0;  // see CrossEntropyOptions
   double dropout = 0;                      // see engine/dropout.h
-  int64_t noise = 0;                // > 0: words of noise of the sampled softmax; see Candidates
-  const int64_t* counts = nullptr;  // (V), for the noise
-  uint64_t seed = 0;                // of dropout and noise
+  uint64_t dropout_seed = 0;
 };
 
 // A run of steps.
@@ -44,8 +42,10 @@ struct Steps {
 template <class A>
 class TrainingLoop {
  public:
+  // candidates: of the sampled softmax; without them it is exact.
   TrainingLoop(const ModelSizes& sizes, const Optimizer& optimizer, const Objective& objective,
-               const TrainingData& data, int64_t batch_size);
+               const TrainingData& data, int64_t batch_size,
+               std::optional<Candidates> candidates = std::nullopt);
 
   // Carries out the steps on parameters[0..sizes.n_parameters()). `done` counts those that are
   // complete: if `parallel` throws, the state is that after them. std::out_of_range: for an index

@@ -68,10 +68,11 @@ void check_steps(const ModelSizes& sizes, int64_t B, bool adamw, bool with_norm,
   steps.losses = losses.data();
   steps.grad_norms = with_norm ? norms.data() : nullptr;
   const std::vector<int64_t> counts(static_cast<size_t>(V), 1);
-  const pymlp::Objective objective{noise > 0 ? 0 : 0.1, 0.01, sizes.direct ? 0.2 : 0, noise,
-                                   counts.data()};
+  std::optional<pymlp::Candidates> candidates;
+  if (noise > 0) candidates.emplace(counts.data(), V, noise, B, 1);
+  const pymlp::Objective objective{noise > 0 ? 0 : 0.1, 0.01, sizes.direct ? 0.2 : 0, 5};
   pymlp::TrainingLoop<A> loop(sizes, optimizer, objective,
-                              {n_examples, tokens.data(), targets.data()}, B);
+                              {n_examples, tokens.data(), targets.data()}, B, candidates);
   const pymlp::Team team(3);
   int64_t done = 0;
   const int64_t before = allocations;

@@ -2,6 +2,7 @@
 #include <array>
 #include <atomic>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -39,7 +40,8 @@ struct Run {
   ModelSizes sizes;
   pymlp::Optimizer optimizer;
   pymlp::Objective objective;
-  std::vector<int64_t> tokens, targets, indices, counts;
+  int64_t noise = 0;  // words of it, if the softmax is sampled
+  std::vector<int64_t> tokens, targets, indices;
   std::vector<std::vector<float>> parameters, first, second;
   std::vector<double> rates, losses, grad_norms;
   int64_t done = 0;
@@ -73,17 +75,16 @@ struct Run {
     second = first;
   }
 
-  // Compares targets with so many words of noise.
-  void sample(int64_t noise) {
-    counts.assign(size_t(sizes.V), 0);
+  std::optional<pymlp::Candidates> candidates() const {
+    if (noise == 0) return std::nullopt;
+    std::vector<int64_t> counts(size_t(sizes.V));
     for (const int64_t id : targets) ++counts[size_t(id)];
-    objective.noise = noise;
+    return pymlp::Candidates(counts.data(), sizes.V, noise, B, 1);
   }
 
   void train(const pymlp::Parallel& parallel, int64_t count = K) {
-    objective.counts = counts.data();
     const TrainingData data{N, tokens.data(), targets.data()};
-    TrainingLoop<float> loop(sizes, optimizer, objective, data, B);
+    TrainingLoop<float> loop(sizes, optimizer, objective, data, B, candidates());
     Trained<float> trained[pymlp::most_parameters];
     for (size_t i = 0; i < parameters.size(); ++i) {
       trained[i].parameter = parameters[i].data();
@@ -204,7 +205,7 @@ TEST(training_gives_the_same_bits_on_any_number_of_threads) {
     Run serial(sizes);
     if (sizes.direct) serial.objective.dropout = 0.3;
     for (int64_t noise : {0, 5}) {
-      serial.sample(noise);
+      serial.noise = noise;
       const Run before = serial;
       Run alone = before;
       alone.train(pymlp::Serial());
@@ -227,7 +228,7 @@ TEST(a_step_that_is_abandoned_changes_nothing) {
         Run run(sizes);
         run.optimizer.sparse_embedding = sparse;
         if (sparse) run.keep_momentum();
-        run.sample(noise);
+        run.noise = noise;
         check_abandoned(run);
         run.grad_norms.resize(K);
         check_abandoned(run);
