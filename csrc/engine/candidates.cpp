@@ -20,12 +20,11 @@ Candidates::Candidates(const int64_t* counts, int64_t V, int64_t noise, int64_t 
                        uint64_t seed)
     : noise_(noise),
       batch_size_(batch_size),
-      most_(std::min(V, noise + batch_size)),
       seed_(seed ^ stream),
       draws_(static_cast<size_t>(V)),
-      places_(static_cast<size_t>(batch_size)) {
-  words_.reserve(static_cast<size_t>(most_));
-  offsets_.reserve(static_cast<size_t>(most_));
+      words_(static_cast<size_t>(std::min(V, noise + batch_size))),
+      places_(static_cast<size_t>(batch_size)),
+      offsets_(words_.size()) {
   const auto count_of = [counts](int64_t v) {
     return static_cast<double>(std::max(counts[v], int64_t(1)));
   };
@@ -42,16 +41,16 @@ Candidates::Candidates(const int64_t* counts, int64_t V, int64_t noise, int64_t 
 }
 
 void Candidates::draw(int64_t step, Ids targets) {
-  words_.clear();
+  count_ = 0;
   for (int64_t i = 0; i < noise_; ++i) {
     const double at = uniform(seed_, step, i) * below_.back();
     const auto found = std::upper_bound(below_.begin(), below_.end() - 1, at);
     count_word(found - below_.begin());
   }
   for (int64_t b = 0; b < batch_size_; ++b) count_word(targets[b]);
-  std::sort(words_.begin(), words_.end());
-  offsets_.resize(words_.size());
-  for (size_t r = 0; r < words_.size(); ++r) {
+  const auto end = words_.begin() + count_;
+  std::sort(words_.begin(), end);
+  for (size_t r = 0; r < static_cast<size_t>(count_); ++r) {
     const auto word = static_cast<size_t>(words_[r]);
     offsets_[r] = std::log(draws_[word] / expected_[word]);
     draws_[word] = static_cast<int32_t>(r);  // until the targets have found their places
@@ -59,7 +58,8 @@ void Candidates::draw(int64_t step, Ids targets) {
   for (int64_t b = 0; b < batch_size_; ++b) {
     places_[static_cast<size_t>(b)] = draws_[static_cast<size_t>(targets[b])];
   }
-  for (const int32_t word : words_) draws_[static_cast<size_t>(word)] = 0;
+  std::for_each(words_.begin(), end,
+                [this](int32_t word) { draws_[static_cast<size_t>(word)] = 0; });
 }
 
 double Candidates::mean_offset() const {
@@ -69,7 +69,8 @@ double Candidates::mean_offset() const {
 }
 
 void Candidates::count_word(int64_t word) {
-  if (draws_[static_cast<size_t>(word)]++ == 0) words_.push_back(static_cast<int32_t>(word));
+  if (draws_[static_cast<size_t>(word)]++ > 0) return;
+  words_[static_cast<size_t>(count_++)] = static_cast<int32_t>(word);
 }
 
 }  // namespace pymlp

@@ -22,8 +22,8 @@ class Candidates {
 
   int64_t vocab_size() const { return static_cast<int64_t>(draws_.size()); }
   int64_t batch_size() const { return batch_size_; }
-  int64_t most() const { return most_; }  // that there can be
-  int64_t count() const { return static_cast<int64_t>(words_.size()); }
+  int64_t most() const { return static_cast<int64_t>(words_.size()); }  // that there can be
+  int64_t count() const { return count_; }
   const int32_t* words() const { return words_.data(); }     // (count), ascending
   const double* offsets() const { return offsets_.data(); }  // (count)
   Ids places() const { return {places_.data(), false}; }     // (B): of the targets among words
@@ -33,7 +33,7 @@ class Candidates {
  private:
   void count_word(int64_t word);
 
-  int64_t noise_, batch_size_, most_;
+  int64_t noise_, batch_size_, count_ = 0;
   uint64_t seed_;
   std::vector<double> below_;     // (V): shares of the noise, added up
   std::vector<double> expected_;  // (V): draws of each word in a step
