@@ -1,7 +1,7 @@
 """Print what `ptxas -v` says of the hot CUDA kernels, as the table of docs/cuda.md.
 
-Needs nvcc and c++filt, no GPU. Exit code 1 if one of them spills registers in any type, or is
-no longer there.
+Needs nvcc and c++filt, no GPU. Exit code 1 if one of them spills registers in any type, has a
+large stack frame, or is no longer there.
 """
 
 import argparse
@@ -12,12 +12,16 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("80", "90")
 # Older devices have no clusters of blocks.
 OF_CLUSTERS = ("90",)
+# Bytes of local memory: the training kernel has some for what it indexes by variables. More than
+# these is an object that the compiler could not split into registers.
+MOST_STACK = 128
 HIDDEN = re.compile(r"\b(double|float16)\b")
 HOT = (
     "CrossEntropyForwardRows",
@@ -65,19 +69,32 @@ def kernel_names(symbols: list[str]) -> list[str]:
     return re.sub(r"TileProduct<(.*), (\d+)>", r"\1, tile of \2", names).splitlines()
 
 
-def kernels(log: str) -> dict[str, dict[str, tuple[int, int]]]:
-    """Registers and spilled bytes of each kernel on each architecture."""
+@dataclass(frozen=True)
+class Figures:
+    """Of a kernel on one architecture: registers of a thread, bytes of stack and spilled."""
+
+    registers: int
+    stack: int
+    spilled: int
+
+    def __str__(self) -> str:
+        return f"{self.registers}, {self.stack}, {self.spilled}"
+
+
+def kernels(log: str) -> dict[str, dict[str, Figures]]:
+    """Figures of each kernel on each architecture."""
     pattern = re.compile(
-        r"Compiling entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes spill stores, "
-        r"(\d+) bytes spill loads.*?Used (\d+) registers",
+        r"Compiling entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, "
+        r"(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
         re.DOTALL,
     )
     found = pattern.findall(log)
-    table: dict[str, dict[str, tuple[int, int]]] = {}
-    for name, (_, architecture, stores, loads, registers) in zip(
+    table: dict[str, dict[str, Figures]] = {}
+    for name, (_, architecture, *numbers) in zip(
         kernel_names([symbol for symbol, *_ in found]), found, strict=True
     ):
-        table.setdefault(name, {})[architecture] = (int(registers), int(stores) + int(loads))
+        stack, stores, loads, registers = map(int, numbers)
+        table.setdefault(name, {})[architecture] = Figures(registers, stack, stores + loads)
     return table
 
 
@@ -91,21 +108,21 @@ def main() -> None:
     missing = [name for name in HOT if not any(kernel.startswith(name + "<") for kernel in table)]
     if missing:
         sys.exit(f"ptxas_report: no kernel is called {', '.join(missing)}")
-    print("| kernel | " + " | ".join(f"sm_{a}: registers, spilled" for a in ARCHITECTURES) + " |")
+    print("| kernel | " + " | ".join(f"sm_{a}" for a in ARCHITECTURES) + " |")
     print("|" + "---|" * (len(ARCHITECTURES) + 1))
-    spilled = []
+    bad = []
     for name, figures in sorted(table.items()):
         hot = name.startswith(HOT)
-        if hot and any(spill for _, spill in figures.values()):
-            spilled.append(name)
+        if hot and any(f.spilled or f.stack > MOST_STACK for f in figures.values()):
+            bad.append(name)
         if everything or (hot and not HIDDEN.search(name)):
-            cells = [
-                "{}, {}".format(*figures[a]) if a in figures else "not compiled"
-                for a in ARCHITECTURES
-            ]
+            cells = [str(figures.get(a, "not compiled")) for a in ARCHITECTURES]
             print(f"| {name} | {' | '.join(cells)} |")
-    if spilled:
-        sys.exit(f"ptxas_report: hot kernels spill registers: {'; '.join(spilled)}")
+    if bad:
+        sys.exit(
+            "ptxas_report: hot kernels spill registers or have a stack of more than "
+            f"{MOST_STACK} bytes: {'; '.join(bad)}"
+        )
 
 
 if __name__ == "__main__":

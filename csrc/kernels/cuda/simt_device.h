@@ -82,15 +82,16 @@ class Thread {
     return Shared<T>(array);
   }
 
-  // In PTX, since a file that is compiled for older devices too does not get CUDA's names for it.
+  // In PTX, since a file that is compiled for older devices too does not get CUDA's names for it;
+  // volatile, since to read them anew costs less than to keep them in registers.
   PYMLP_DEVICE int cluster_size() const {
     int size;
-    asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+    asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
     return size;
   }
   PYMLP_DEVICE int cluster_rank() const {
     int rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return rank;
   }
   PYMLP_DEVICE void cluster_barrier() const {

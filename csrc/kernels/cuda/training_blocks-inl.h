@@ -95,16 +95,10 @@ class ClusterOfBlocks {
     t.cluster_barrier();  // all blocks' sums
     const int size = t.cluster_size();
     for_vectors(J, row, [&](int at) {
-      Numbers x[most_cluster_size];  // all on their way at once
-#pragma unroll
-      for (int rank = 0; rank < most_cluster_size; ++rank) {
-        if (rank < size) x[rank] = own.of(rank).template vector<W>(at);
-      }
-#pragma unroll
-      for (int rank = 1; rank < most_cluster_size; ++rank) {
-        if (rank < size) add_to(x[0], x[rank]);
-      }
-      made.store(at, x[0]);
+      Numbers sum{};
+#pragma unroll 4  // as many are on their way at once; eight cost more registers than there are
+      for (int rank = 0; rank < size; ++rank) add_to(sum, own.of(rank).template vector<W>(at));
+      made.store(at, sum);
     });
     t.barrier();  // the sums of all blocks
   }
@@ -123,7 +117,7 @@ class ClusterOfBlocks {
   }
 
   Thread& t;
-  const TrainingLayout& l;
+  const TrainingLayout l;  // a copy: nvcc keeps an object that points into another in local memory
   const Shared<A> logits, dinput;
   const Shared<double> squares_of_block;
 };
