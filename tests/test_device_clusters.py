@@ -4,16 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_device_engine import (
-    CLIPPED,
-    DATA,
-    SMALL,
-    WHERE,
-    assert_close,
-    assert_same,
-    needs_kernels,
-    on_cpu,
-)
+from device_testing import CLIPPED, DATA, SMALL, assert_close, assert_same, needs_kernels, on_cpu
 
 from pymlp import device_engine, train_many
 from pymlp._library import ops
@@ -27,28 +18,23 @@ SIZES = {
 }
 
 
-def fewest_blocks(config):
-    like = torch.empty(0, device=WHERE, dtype=getattr(torch, config.dtype))
-    sizes = (DATA.block_size, config.n_embd, config.n_hidden, config.batch_size)
-    return ops.training_shared_bytes(like, len(DATA.vocabulary), *sizes)
+@pytest.fixture
+def where(where):
+    """The device, which has to have clusters if by its age it should."""
+    if where == "cuda" and torch.cuda.get_device_capability()[0] not in (9, 10):
+        pytest.skip("needs a device that has clusters of blocks of 227 KiB: an H100, a B200")
+    for dtype in (torch.float32, torch.float64):
+        like = torch.empty(0, device=where, dtype=dtype)
+        cluster, *_ = ops.training_shared_bytes(like, 27, 3, 10, 20_000, 32)
+        assert cluster == 8
+    return where
 
 
-def needs_clusters(test):
-    usual = WHERE is not None and fewest_blocks(SIZES[8])[0] == 8
-    reason = "needs a device that has clusters of blocks"
-    return needs_kernels(pytest.mark.skipif(not usual, reason=reason)(test))
-
-
-@pytest.fixture(autouse=True)
-def _where(monkeypatch):
-    monkeypatch.setattr(device_engine, "DEVICES", (WHERE,))
-
-
-@needs_clusters
+@needs_kernels
 @pytest.mark.parametrize("size", SIZES)
-def test_a_run_by_a_cluster_follows_that_of_the_cpu(size, monkeypatch):
+def test_a_run_by_a_cluster_follows_that_of_the_cpu(size, where, monkeypatch):
     config = SIZES[size]
-    trainer = config.trainer(DATA, device=WHERE)
+    trainer = config.trainer(DATA, device=where)
     assert trainer.engine_reason.startswith(
         f"the fastest, in one kernel by a cluster of {size} blocks, since model and batch take in "
         "each "
@@ -59,19 +45,19 @@ def test_a_run_by_a_cluster_follows_that_of_the_cpu(size, monkeypatch):
     assert_close(trainer.model, exact.model, 2e-4)
 
 
-@needs_clusters
-def test_a_cluster_has_the_same_bits_however_the_steps_are_divided():
-    whole = SIZES[2].trainer(DATA, device=WHERE)
+@needs_kernels
+def test_a_cluster_has_the_same_bits_however_the_steps_are_divided(where):
+    whole = SIZES[2].trainer(DATA, device=where)
     whole.fit()
-    parts = SIZES[2].trainer(DATA, device=WHERE)
+    parts = SIZES[2].trainer(DATA, device=where)
     for until in (1, 3, 6):
         while parts.step < until:
             parts.stepper.run(until)
     assert_same(parts.model, whole.model)
 
 
-@needs_clusters
-def test_single_blocks_and_clusters_beside_each_other(monkeypatch):
+@needs_kernels
+def test_single_blocks_and_clusters_beside_each_other(where, monkeypatch):
     launches = []
     together = device_engine.run_together
 
@@ -80,20 +66,20 @@ def test_single_blocks_and_clusters_beside_each_other(monkeypatch):
         together(runs)
 
     configs = [replace(CLIPPED, steps=6), *SIZES.values(), replace(SIZES[2], seed=5), SHORT]
-    alone = [config.trainer(DATA, device=WHERE) for config in configs]
+    alone = [config.trainer(DATA, device=where) for config in configs]
     for trainer in alone:
         trainer.fit()
     monkeypatch.setattr("pymlp.many.run_together", run_together)
-    results = train_many(configs, DATA, 2, device=WHERE)
+    results = train_many(configs, DATA, 2, device=where)
     assert max(launches) == len(configs)
     for trainer, result in zip(alone, results, strict=True):
         assert result.error is None
         assert_same(result.model, trainer.model)
 
 
-@needs_clusters
-def test_what_has_no_room_in_a_cluster_goes_by_the_graph():
-    trainer = replace(SHORT, n_hidden=20_000).trainer(DATA, device=WHERE)
+@needs_kernels
+def test_what_has_no_room_in_a_cluster_goes_by_the_graph(where):
+    trainer = replace(SHORT, n_hidden=20_000).trainer(DATA, device=where)
     assert not trainer.engine.persistent
     assert "as a graph of the fused operators' kernels, since" in trainer.engine_reason
     assert "would take in each of 8 blocks " in trainer.engine_reason

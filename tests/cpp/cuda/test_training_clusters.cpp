@@ -1,5 +1,5 @@
 // Training by clusters of blocks, against the engine of the CPU. Where a device has no clusters of
-// a size, there is nothing to test.
+// a size, there is nothing to test; the first test says what each has to have.
 #include "kernels/cuda/training_layout-inl.h"
 #include "training_runs.h"
 
@@ -21,10 +21,26 @@ void follow_the_cpu(const Problem& p, double tolerance, std::initializer_list<in
   }
 }
 
+// That the device has by its age, not by what the library finds.
+int expected_cluster() {
+#if ON_DEVICE
+  int device = 0, major = 0;
+  device::check_error(cudaGetDevice(&device));
+  device::check_error(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  if (major < 9) return 1;
+#endif
+  return cuda::most_cluster_size;
+}
+
 // H + 1 columns are seven fours: clusters of 2, 4 and 8 divide them unevenly.
 constexpr TrainingSizes small{7, 2, 3, 26, 9};
 
 }  // namespace
+
+TEST(clusters_are_found_where_there_are_some) {
+  CHECK_EQ(cuda_training<float>().largest_cluster(), expected_cluster());
+  CHECK_EQ(cuda_training<double>().largest_cluster(), expected_cluster());
+}
 
 TEST(clusters_follow_the_cpu_for_a_few_hundred_steps) {
   follow_the_cpu<float>({small, 200, sgd()}, 1e-4, {2});
