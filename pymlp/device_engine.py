@@ -21,7 +21,8 @@ from pymlp import reference
 from pymlp._library import CUDA_ARCHITECTURES, ops, too_old
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
-from pymlp.device_graph import GraphSteps, wait
+from pymlp.device_graph import GraphSteps
+from pymlp.device_results import DeviceResults, wait
 from pymlp.flat import layout
 from pymlp.model import MLP
 from pymlp.native import check_memory, native_obstacle, no_engine
@@ -139,11 +140,11 @@ def run_together(runs: Sequence[tuple[DeviceEngine, Steps]]) -> None:
             [launch.done for launch in launched],
             [number for launch in launched for number in launch.engine.settings],
         )
-        wait(launched[0].done)
+        wait(launch.results for launch in launched)
 
 
 class _Launch:
-    """A model's part of a launch. The device counts what is done: Python may be interrupted."""
+    """A model's part of a launch."""
 
     def __init__(self, engine: DeviceEngine, steps: Steps) -> None:
         self.engine, self.steps = engine, steps
@@ -154,16 +155,12 @@ class _Launch:
         self.losses = torch.empty(len(steps), dtype=torch.float64, device=device)
         self.norms = torch.empty_like(self.losses[: 0 if steps.grad_norms is None else None])
         self.done = torch.tensor([engine.state.updates], device=device)
+        self.results = DeviceResults(self.done, self.losses, self.norms)
 
     def collect(self) -> None:
-        """Note the results, which may have to be waited for."""
-        done = int(self.done)
-        count = done - self.engine.state.updates
-        self.engine.state.updates = done
-        self.steps.done = count
-        self.steps.losses[:count] = self.losses[:count].cpu()
-        if self.steps.grad_norms is not None:
-            self.steps.grad_norms[:count] = self.norms[:count].cpu()
+        """Note the results, which have to be waited for if nobody has."""
+        state = self.engine.state
+        self.results.note(state, self.steps, 0, state.updates)
 
 
 def unknown_option(model: MLP | reference.MLP, known: Collection[str] = _SIZES) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pymlp._library import ops
 from pymlp.config import TrainConfig
+from pymlp.device_results import DeviceResults, wait
 from pymlp.model import MLP
 from pymlp.reference import DropoutMasks
 from pymlp.steps import Steps
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 _MOST_STEPS = 1024
 # Steps before a graph is captured, which load what kernels need.
 _WARM_UP_STEPS = 3
-
-
-def wait(counter: Tensor) -> None:
-    """Until the device has done what was launched before. An exception from a signal handler, such
-    as KeyboardInterrupt, is raised here, before anybody has begun to note what was done."""
-    counter.item()
 
 
 class GraphSteps:
@@ -60,7 +55,7 @@ class GraphSteps:
                     if steps.stopping:
                         break
                     step.advance()
-                wait(step.number)
+                wait([step.results])
             finally:
                 step.collect(steps, start)
 
@@ -87,6 +82,7 @@ class _Step:
 
     Attributes:
         number: (1,) int64 on the device, of those steps: how many are done.
+        results: theirs.
     """
 
     def __init__(
@@ -112,6 +108,7 @@ class _Step:
         self._rates = like.new_zeros((at_once, 3))
         self._losses = torch.zeros(at_once, dtype=torch.float64, device=device)
         self._norms = torch.zeros_like(self._losses) if wants_norms else None
+        self.results = DeviceResults(self.number, self._losses, self._norms)
 
     def fits(self, wants_norms: bool) -> bool:
         """Whether the model still lies where it did, and no more is asked for."""
@@ -123,6 +120,7 @@ class _Step:
 
     def fill(self, steps: Steps, part: slice) -> None:
         """What the next steps need; they count from 0."""
+        self.results.begin()
         count = part.stop - part.start
         device = self.number.device
         done = torch.tensor([self._engine.state.updates], device=device)
@@ -150,14 +148,8 @@ class _Step:
             graph.replay()
 
     def collect(self, steps: Steps, start: int) -> None:
-        """Note what was done from ``start`` on, which may have to be waited for."""
-        count = int(self.number)
-        self._engine.state.updates += count
-        steps.done += count
-        done = slice(start, start + count)
-        steps.losses[done] = self._losses[:count].cpu()
-        if steps.grad_norms is not None and self._norms is not None:
-            steps.grad_norms[done] = self._norms[:count].cpu()
+        """Note what was done from ``start`` on, which has to be waited for if nobody has."""
+        self.results.note(self._engine.state, steps, start, 0)
 
     @torch.no_grad()
     def _launch(self) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from device_testing import DATA, SMALL, assert_same, interrupt, needs_kernels
 from ops_testing import WHERE
 
@@ -36,6 +37,22 @@ def test_an_interruption_while_waiting_leaves_what_is_done(way, monkeypatch):
     assert trainer.step > done
     trainer.fit()
     assert_same(trainer.model, whole.model)
+
+
+@needs_kernels
+def test_an_interruption_while_results_are_fetched_leaves_all_of_them(way, monkeypatch):
+    config = replace(SMALL, log_grad_norm=True)
+    whole = config.trainer(DATA, device=WHERE)
+    expected = whole.stepper.begin(20)
+    whole.engine.run(expected)
+    trainer = config.trainer(DATA, device=WHERE)
+    steps = trainer.stepper.begin(20)
+    interrupt(monkeypatch, torch.Tensor, "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        trainer.engine.run(steps)
+    assert steps.done == len(steps)
+    assert torch.equal(steps.losses, expected.losses)
+    assert torch.equal(steps.grad_norms, expected.grad_norms)
 
 
 @needs_kernels
