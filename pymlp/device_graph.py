@@ -3,15 +3,15 @@ update, captured once as a CUDA graph."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pymlp._library import ops
 from pymlp.config import TrainConfig
+from pymlp.device_capture import CapturedLaunch
 from pymlp.device_results import DeviceResults, wait
 from pymlp.model import MLP
 from pymlp.reference import DropoutMasks
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 # Steps whose rates and results there is room for.
 _MOST_STEPS = 1024
-# Steps before a graph is captured, which load what kernels need.
-_WARM_UP_STEPS = 3
 
 
 class GraphSteps:
@@ -38,7 +36,7 @@ class GraphSteps:
 
     def __init__(self, engine: DeviceEngine, model: MLP, config: TrainConfig, at_once: int) -> None:
         self._engine = engine
-        self._loss = _Loss(model, config)
+        self._model = model
         self._config = config
         self._at_once = min(at_once, _MOST_STEPS)
         self._step: _Step | None = None
@@ -64,18 +62,16 @@ class GraphSteps:
         wants_norms = steps.grad_norms is not None or self._config.max_grad_norm is not None
         if self._step is None or not self._step.fits(wants_norms):
             self._step = None  # and its memory, before there is more
-            self._step = _Step(self._engine, self._loss, self._config, self._at_once, wants_norms)
+            self._step = _Step(self._engine, self._model, self._config, self._at_once, wants_norms)
         return self._step
 
 
 class _Step:
     """A step as a graph of kernels that find all they need on the device, its number too.
 
-    On the CPU, which has no graphs, the kernels are called one by one.
-
     Args:
         engine: whose model is trained, where it lies.
-        loss: what is minimised.
+        model: its.
         config: of the run.
         at_once: steps there is room for.
         wants_norms: whether there are norms of gradients.
@@ -83,21 +79,20 @@ class _Step:
     Attributes:
         number: (1,) int64 on the device, of those steps: how many are done.
         results: theirs.
+        captured: the graph.
     """
 
     def __init__(
         self,
         engine: DeviceEngine,
-        loss: _Loss,
+        model: MLP,
         config: TrainConfig,
         at_once: int,
         wants_norms: bool,
     ) -> None:
         self._engine = engine
-        self._loss = loss
+        self._loss = _Loss(model, config)
         self._max_norm = config.max_grad_norm
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._warm = 0
         self._arrays = engine.arrays()
         self._parameters, self._first, self._second = self._arrays
         like = self._parameters[0]
@@ -109,6 +104,7 @@ class _Step:
         self._losses = torch.zeros(at_once, dtype=torch.float64, device=device)
         self._norms = torch.zeros_like(self._losses) if wants_norms else None
         self.results = DeviceResults(self.number, self._losses, self._norms)
+        self.captured = CapturedLaunch(device)
 
     def fits(self, wants_norms: bool) -> bool:
         """Whether the model still lies where it did, and no more is asked for."""
@@ -134,18 +130,7 @@ class _Step:
 
     def advance(self) -> None:
         """Launch a step."""
-        if self._graph is not None:
-            self._graph.replay()
-        elif self._warm < _WARM_UP_STEPS or not self.number.is_cuda or _ids_are_checked():
-            self._warm += 1
-            self._launch()
-        else:
-            graph = torch.cuda.CUDAGraph()
-            stream = _capture_stream(self.number.device)
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self._launch()
-            self._graph = graph
-            graph.replay()
+        self.captured(self._launch)
 
     def collect(self, steps: Steps, start: int) -> None:
         """Note what was done from ``start`` on, which has to be waited for if nobody has."""
@@ -189,13 +174,17 @@ class _Step:
 class _Loss:
     """What steps minimise, computed without a word from the host.
 
+    It is differentiated by parameters of its own on the model's memory. A loss that the user has
+    of the model's keeps their nodes of the graph of autograd, which belong to the stream that they
+    were made on: in a capture that one would have to be waited for.
+
     Args:
         model: on the device.
         config: of the run.
     """
 
     def __init__(self, model: MLP, config: TrainConfig) -> None:
-        self._model = model
+        self._model = _on_the_same_memory(model)
         self._config = config
         self._is_one_op = not (model.config.direct or config.z_loss or config.dropout)
 
@@ -252,14 +241,12 @@ class _Loss:
         )
 
 
-@functools.cache
-def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """Of that device: torch's own is of the device of the process's first capture."""
-    return torch.cuda.Stream(device)
-
-
-def _ids_are_checked() -> bool:
-    """Which waits for the device, and so cannot be captured."""
-    before: bool = ops.check_ids(False)
-    ops.check_ids(before)
-    return before
+def _on_the_same_memory(model: MLP) -> MLP:
+    """A model with parameters of its own, where those of ``model`` lie now."""
+    with torch.device("meta"):
+        other = MLP(model.config)
+    for path, parameter in model.named_parameters():
+        module, _, name = path.rpartition(".")
+        alias = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        setattr(other.get_submodule(module), name, alias)
+    return other

@@ -339,6 +339,6 @@ def test_large_batches_are_steps_of_a_captured_graph(where, monkeypatch):
     trainer = config.trainer(DATA, device=where)
     history = trainer.fit()
     assert not trainer.engine.persistent
-    assert trainer.engine._graph._step._graph is not None
+    assert trainer.engine._graph._step.captured.graph is not None
     _, expected = on_cpu(config, monkeypatch)
     torch.testing.assert_close(history.losses, expected.losses, rtol=1e-3, atol=1e-3)

@@ -53,7 +53,7 @@ def test_a_run_follows_that_of_the_cpu(config, where, monkeypatch):
     assert isinstance(trainer.engine, DeviceEngine)
     assert not trainer.engine.persistent
     history = trainer.fit()
-    assert (trainer.engine._graph._step._graph is not None) == (where == "cuda")
+    assert (trainer.engine._graph._step.captured.graph is not None) == (where == "cuda")
     exact, expected = on_cpu(config, monkeypatch)
     tolerance = 1e-10 if config.dtype == "float64" else 2e-5
     torch.testing.assert_close(history.losses, expected.losses, rtol=tolerance, atol=tolerance)
