@@ -240,21 +240,28 @@ struct RunsOfSteps {
   }
 };
 
-// The models on the device, where the kernel reads them.
+// The models that are trained by clusters of one size, in a launch of their own.
 template <class A>
-Tensor copied_to(const Device& device, std::vector<TrainingModel<A>>& models) {
+struct LaunchedTogether {
+  std::vector<TrainingModel<A>> models;
+  int64_t shared_bytes = 0;
+};
+
+// The models on the device, where the kernel reads them. Waits until they are there.
+template <class A>
+Tensor copied_to(const Device& device, const std::vector<TrainingModel<A>>& models) {
   const auto bytes = static_cast<int64_t>(models.size() * sizeof(models[0]));
   const Tensor here = empty({bytes}, ScalarType::Byte, Device(torch::headeronly::DeviceType::CPU));
   std::memcpy(here.mutable_data_ptr(), models.data(), static_cast<size_t>(bytes));
   return torch::stable::to(here, device);
 }
 
-// A launch for each size of cluster, of the models that are trained by such.
+// A launch for each size of cluster, one after the other.
 template <class A, class Backend>
 void train(const Backend& backend, const RunsOfSteps& runs) {
   const Training<A>& training = cuda_training<A>();
   const int64_t room = most_shared_bytes();
-  std::map<int, std::vector<TrainingModel<A>>> by_cluster;
+  std::map<int, LaunchedTogether<A>> by_cluster;
   size_t workspace = 0;
   for (size_t i = 0; i < runs.count(); ++i) {
     const TrainingModel<A> model = runs.model<A>(i);
@@ -263,21 +270,28 @@ void train(const Backend& backend, const RunsOfSteps& runs) {
           training.least_shared_bytes(model.sizes, training.largest_cluster()),
           " bytes of shared memory in each of ", training.largest_cluster(),
           " blocks, a block has ", room);
-    by_cluster[cluster].push_back(model);
+    by_cluster[cluster].models.push_back(model);
     workspace += training.workspace(model, cluster, room);
   }
   const auto launch = [&](void* memory, const Queue& queue) {
     auto* at = static_cast<char*>(memory);
-    for (auto& [cluster, models] : by_cluster) {
-      int64_t shared_bytes = 0;
-      for (TrainingModel<A>& model : models) {
+    std::vector<TrainingModel<A>> all;
+    for (auto& [cluster, together] : by_cluster) {
+      for (TrainingModel<A>& model : together.models) {
         const size_t bytes = training.workspace(model, cluster, room);
-        shared_bytes = std::max(shared_bytes, training.place(model, cluster, room, at));
+        together.shared_bytes =
+            std::max(together.shared_bytes, training.place(model, cluster, room, at));
         at += bytes;
+        all.push_back(model);
       }
-      const Tensor table = copied_to(runs.parameters[0].device(), models);
-      training.train(static_cast<const TrainingModel<A>*>(table.const_data_ptr()),
-                     static_cast<int64_t>(models.size()), cluster, shared_bytes, queue);
+    }
+    // In one copy, so that nothing is waited for between the launches.
+    const Tensor table = copied_to(runs.parameters[0].device(), all);
+    const auto* models = static_cast<const TrainingModel<A>*>(table.const_data_ptr());
+    for (const auto& [cluster, together] : by_cluster) {
+      const auto count = static_cast<int64_t>(together.models.size());
+      training.train(models, count, cluster, together.shared_bytes, queue);
+      models += count;
     }
   };
   backend.run(launch, workspace);

@@ -3,7 +3,7 @@
 //
 // Every element of a gradient is made by one thread, which adds its terms in an order that depends
 // on sizes and ids alone, and which updates the parameter at once; only where the gradients' norm
-// is wanted are they kept until all are there.
+// is wanted are they kept until all are there. (In a cluster every block makes the embedding's.)
 #pragma once
 
 #include "kernels/cuda/mlp_update-inl.h"
