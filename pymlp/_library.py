@@ -3,6 +3,7 @@
 The ops are private: they know nothing of autograd. `pymlp.functional` is their differentiable face.
 """
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,18 +29,19 @@ ops = torch.ops.pymlp
 CUDA_ARCHITECTURES = tuple(filter(None, ops.cuda_architectures().split(",")))
 # Types of devices that have kernels.
 KERNEL_DEVICES = ("cpu", "cuda") if CUDA_ARCHITECTURES else ("cpu",)
-# The oldest CUDA devices that the kernels run on: compute capability.
-OLDEST_CUDA = (8, 0)
 
 
 def too_old(device: torch.device) -> str | None:
     """Why the kernels do not run on a CUDA device of this age; None if they do."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not CUDA_ARCHITECTURES:
         return None
     capability = torch.cuda.get_device_capability(device)
-    if capability >= OLDEST_CUDA:
+    # sm_90, sm_103 or compute_120: the last digit is the minor version.
+    numbers = [int(number) for number in re.findall(r"\d+", " ".join(CUDA_ARCHITECTURES))]
+    oldest = divmod(min(numbers), 10)
+    if capability >= oldest:
         return None
-    found, needed = (".".join(map(str, version)) for version in (capability, OLDEST_CUDA))
+    found, needed = (".".join(map(str, version)) for version in (capability, oldest))
     return f"{device} has compute capability {found}, the kernels need {needed} or newer"
 
 

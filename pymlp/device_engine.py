@@ -78,7 +78,7 @@ class DeviceEngine:
     def obstacle(model: MLP, config: TrainConfig) -> str | None:
         """Why this engine cannot train ``model`` as ``config`` says; None if it can."""
         return (
-            too_old(model.embedding.weight.device)
+            too_old(next(model.parameters()).device)
             or native_obstacle(model, DEVICES[0] if DEVICES else "cuda")
             or unknown_option(model, _GRAPH_OPTIONS)
             or _unknown_rule(config)

@@ -27,6 +27,7 @@ from pymlp import (
     MLPConfig,
     TrainConfig,
     Trainer,
+    _library,
     device_engine,
     device_graph,
     device_inference,
@@ -239,6 +240,8 @@ def test_models_that_are_not_for_it_are_trained_otherwise(where):
     assert "native does not apply: the model is a Other, not a plain MLP" in trainer.engine_reason
     with pytest.raises(ValueError, match="engine='native' does not apply: the model is a Other"):
         Trainer(model, DATA, TrainConfig(steps=3, engine="native"))
+    linear = torch.nn.Linear(2, 2).to(where)
+    assert "the model is a Linear" in DeviceEngine.obstacle(linear, TrainConfig())
     half = replace(SMALL, dtype="bfloat16").trainer(DATA, device=where)
     assert "embedding.weight is torch.bfloat16" in half.engine_reason
 
@@ -292,7 +295,8 @@ def test_without_kernels_for_it_a_device_has_no_native_engine(monkeypatch):
 def test_a_device_older_than_the_kernels_has_none(monkeypatch):
     monkeypatch.setattr(device_engine, "DEVICES", ("cuda",))
     monkeypatch.setattr(engines, "KERNEL_DEVICES", ("cpu", "cuda"))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(_library, "CUDA_ARCHITECTURES", ("sm_90", "sm_103", "compute_90"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     model = MLP(MLPConfig(27))
     with FakeTensorMode():  # which needs no GPU
         for module in (model.embedding, model.hidden, model.output):
@@ -302,12 +306,12 @@ def test_a_device_older_than_the_kernels_has_none(monkeypatch):
     name, reason = engines.choose_engine(model, TrainConfig())
     assert name == "reference"
     assert reason == (
-        "native does not apply: cuda:1 has compute capability 7.5, the kernels need 8.0 or newer"
+        "native does not apply: cuda:1 has compute capability 8.6, the kernels need 9.0 or newer"
     )
     assert not device_inference.applies(model)
     data = Examples(DATA.dev.tokens, DATA.dev.targets)
     for engine, message in (
-        ("native", "engine='native' does not apply: cuda:1 has compute capability 7.5"),
+        ("native", "engine='native' does not apply: cuda:1 has compute capability 8.6"),
         ("autograd", "engine='autograd' has no kernels for the model's device, cuda:1"),
     ):
         with pytest.raises(ValueError, match=message):
