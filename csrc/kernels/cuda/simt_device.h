@@ -5,6 +5,9 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
+
 #include "kernels/cuda/queue.h"
 
 #define PYMLP_DEVICE __device__ __forceinline__
@@ -191,27 +194,42 @@ struct LaunchConfig {
   LaunchConfig& operator=(const LaunchConfig&) = delete;
 };
 
-// The blocks that a cluster may have on the current device, all with the most shared memory: 1
-// where there are no clusters.
+// May leave an error behind.
 template <class Kernel>
-int largest_cluster() {
-  int device = 0, has_clusters = 0;
-  if (cudaGetDevice(&device) == cudaSuccess &&
-      cudaDeviceGetAttribute(&has_clusters, cudaDevAttrClusterLaunch, device) == cudaSuccess &&
-      has_clusters && allow_shared_bytes<Kernel>() == cudaSuccess) {
-    for (int size = most_cluster_size; size > 1; size /= 2) {
-      const LaunchConfig<Kernel> launch({size}, most_shared_bytes(), size);
-      int clusters = 0;
-      if (cudaOccupancyMaxActiveClusters(&clusters,
-                                         reinterpret_cast<const void*>(&run_kernel<Kernel>),
-                                         &launch.config) == cudaSuccess &&
-          clusters > 0) {
-        return size;
-      }
+int find_largest_cluster(int device) {
+  int supported = 0;
+  if (cudaDeviceGetAttribute(&supported, cudaDevAttrClusterLaunch, device) != cudaSuccess ||
+      !supported || allow_shared_bytes<Kernel>() != cudaSuccess) {
+    return 1;
+  }
+  for (int size = most_cluster_size; size > 1; size /= 2) {
+    const LaunchConfig<Kernel> launch({size}, most_shared_bytes(), size);
+    int clusters = 0;
+    if (cudaOccupancyMaxActiveClusters(&clusters,
+                                       reinterpret_cast<const void*>(&run_kernel<Kernel>),
+                                       &launch.config) == cudaSuccess &&
+        clusters > 0) {
+      return size;
     }
   }
-  (void)cudaGetLastError();
   return 1;
+}
+
+// The blocks that a cluster may have on the current device, all with the most shared memory: 1
+// where there are no clusters. Each device is asked once.
+template <class Kernel>
+int largest_cluster() {
+  static std::mutex mutex;
+  static std::map<int, int> of_devices;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int device = 0, largest = 1;
+  if (cudaGetDevice(&device) == cudaSuccess) {
+    const auto known = of_devices.find(device);
+    if (known != of_devices.end()) return known->second;
+    largest = of_devices[device] = find_largest_cluster<Kernel>(device);
+  }
+  (void)cudaGetLastError();
+  return largest;
 }
 
 template <class Kernel>
