@@ -114,11 +114,11 @@ step cpu-kernels 120 "$build/cmake/pymlp_tests"
 if [ -n "$dry_run" ]; then
     skip cuda-kernels "no launches in a dry run; $(basename "$cuda_tests") is built"
 elif command -v compute-sanitizer > /dev/null; then
-    step cuda-kernels 60 "$cuda_tests"
-    step memcheck 90 compute-sanitizer --tool memcheck --error-exitcode 1 "$cuda_tests"
-    step racecheck 90 compute-sanitizer --tool racecheck --error-exitcode 1 "$cuda_tests"
+    step cuda-kernels 90 "$cuda_tests"
+    step memcheck 150 compute-sanitizer --tool memcheck --error-exitcode 1 "$cuda_tests"
+    step racecheck 150 compute-sanitizer --tool racecheck --error-exitcode 1 "$cuda_tests"
 else
-    step cuda-kernels 60 "$cuda_tests"
+    step cuda-kernels 90 "$cuda_tests"
     skip sanitizer "no compute-sanitizer on PATH or in /usr/local/cuda/bin"
 fi
 
@@ -130,7 +130,7 @@ if has pytest; then
     [ -n "$dry_run" ] && export PYMLP_TEST_GPU=cpu
     step gpu-tests 240 "$python" -P -m pytest -q -p no:cacheprovider -m gpu "${contract[@]}"
     if has safetensors; then
-        step gpu-engine-tests 120 "$python" -P -m pytest -q -p no:cacheprovider -m gpu \
+        step gpu-engine-tests 180 "$python" -P -m pytest -q -p no:cacheprovider -m gpu \
             tests/test_device_*.py
     else
         skip gpu-engine-tests "$python has no safetensors"
