@@ -1,6 +1,8 @@
 """Steps that are captured as a CUDA graph, and what becomes of those that cannot be."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -59,6 +61,38 @@ def test_the_users_own_graph_of_autograd_is_left_alone(where, monkeypatch):
     for inputs in differentiated:
         assert [p.data_ptr() for p in inputs] == [p.data_ptr() for p in parameters]
         assert not any(p is q for p, q in zip(inputs, parameters, strict=True))
+
+
+class Stream:
+    def __init__(self, name, seen):
+        self.name, self.seen = name, seen
+
+    def wait_stream(self, other):
+        self.seen.append(f"{self.name} waits for {other.name}")
+
+
+def test_one_thread_at_a_time_is_on_the_stream_of_captures(monkeypatch):
+    seen = []
+    own = Stream("own", seen)
+    monkeypatch.setattr(device_capture, "_stream", lambda device: own)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("usual", seen))
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+
+    def interrupted(launch):
+        with device_capture._capture_stream(torch.device("cuda")):
+            for _ in range(3):
+                seen.append(launch)
+                time.sleep(0.001)  # to another thread, if it may
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(4) as pool:
+        for interruption in [pool.submit(interrupted, launch) for launch in range(4)]:
+            with pytest.raises(KeyboardInterrupt):
+                interruption.result()
+    runs = [seen[at : at + 5] for at in range(0, len(seen), 5)]
+    assert sorted(run[1] for run in runs) == [0, 1, 2, 3]
+    for run in runs:
+        assert run == ["own waits for usual", *3 * [run[1]], "usual waits for own"]
 
 
 # --- what only a GPU can show ---------------------------------------------------------------------
