@@ -55,7 +55,7 @@ cuda-tests: $(VENV)/.installed
 	if nvidia-smi -L; then build/cuda/tests/cpp/cuda/pymlp_cuda_tests; \
 	    else echo "compiled; not run: there is no GPU"; fi
 
-# Registers, shared memory and spills of the hot kernels, as docs/cuda.md has them.
+# Registers, stack, shared memory and spills of the hot kernels, as docs/cuda.md has them.
 ptxas:
 	$(PYTHON) scripts/ptxas_report.py
 

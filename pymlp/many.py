@@ -65,8 +65,9 @@ def train_many(
     device: str | torch.device = "cpu",
 ) -> Results:
     """Train K independent models at once: on the CPU each on one core, as many at a time as there
-    are workers; on CUDA each in a block of the training kernel, all in one launch, but for models
-    that the kernel does not take, which go by a graph of their own, one after the other.
+    are workers; on CUDA each by a block of the training kernel, or by a cluster of blocks where
+    one has no room for it. Models with clusters of one size share a launch, and the sizes take
+    turns. Those that the kernel does not take go by a graph of their own, one after the other.
 
     Every model ends with the same bits as from ``config.trainer(data, device=device).fit()``,
     whatever the number of workers and whatever the other models do. One that diverges does not stop
