@@ -49,6 +49,11 @@ def _errors_are_messages() -> Iterator[None]:
         raise  # the reader of our output has left; click ends quietly
     except (ValueError, OSError, ArithmeticError, ImportError, MemoryError) as error:
         raise click.ClickException(str(error) or type(error).__name__) from error
+    except IndexError as error:
+        if not str(error).startswith("pymlp: "):  # the engine's, of data that it was given
+            raise
+        hint = "if they are of a token file, it is damaged: prepare the text again"
+        raise click.ClickException(f"{error}; {hint}") from error
     except RuntimeError as error:
         if "allocate" not in str(error):  # torch has no exception of its own for lack of memory
             raise

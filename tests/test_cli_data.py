@@ -70,6 +70,15 @@ def test_a_token_file_has_decided_what_a_preset_says_of_vocabularies():
     assert "min_count is for texts" in result.stderr
 
 
+def test_ids_that_a_damaged_token_file_has_are_an_error(tmp_path):
+    run("prepare", "x.txt", *WORDS, "--out", "x.tokens")
+    content = bytearray((tmp_path / "x.tokens").read_bytes())
+    content[-1200:-1196] = (99).to_bytes(4, "little")
+    (tmp_path / "x.tokens").write_bytes(content)
+    error = train("x.tokens", *SPLIT, "--eval-every", "1", code=1).stderr
+    assert "got 99; if they are of a token file, it is damaged: prepare the text again" in error
+
+
 def test_what_a_preset_says_of_words_does_not_hold_for_characters():
     outcome = json.loads(train("x.txt", "--preset", "bengio", "--tokens", "char", "--json").stdout)
     assert sum(outcome["examples"].values()) == len(TEXT.replace("\n\n", "\n"))

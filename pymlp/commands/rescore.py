@@ -33,7 +33,8 @@ from pymlp.rundir import RunDirectory
 @click.option(
     "--unnormalized",
     is_flag=True,
-    help="Take logits for log-probabilities: many times faster, for models trained with --z-loss.",
+    help="Take logits for log-probabilities: many times faster, for models trained with --z-loss. "
+    "`pymlp score --unnormalized` says how far off that is.",
 )
 @best_option
 @threads_option
@@ -51,8 +52,9 @@ def rescore(
 
     Lines are those of Moses, "id ||| text ||| score", with any fields between text and score; those
     of one list follow each other. Each line is printed with two more fields: the log-probability of
-    its text in nats, and its score plus the weighted log-probability. For texts without a score,
-    `pymlp score` gives the log-probabilities.
+    its text in nats, and its score plus the weighted log-probability. A text begins where a line
+    begins, after nothing, also by a model of running text. For texts without a score, `pymlp score`
+    gives the log-probabilities.
     """
     rescored = nbest.rescore(
         run.model(best=best),
