@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -199,10 +199,12 @@ class _Bench:
         """The best model of a run, which is made or gone on with, and the seconds it took."""
         if directory.exists():
             trainer = Trainer.resume(directory, data, self._callbacks)
-            if trainer.config != config.train_config():
+            there, wanted = asdict(trainer.config), asdict(config.train_config())
+            differing = [f"{key}={there[key]!r}" for key in there if there[key] != wanted[key]]
+            if differing:
                 raise ValueError(
-                    f"paper_table: the run in {directory} was trained with {trainer.config}, not "
-                    f"{config.train_config()}: name another directory"
+                    f"paper_table: the run in {directory} was trained with {', '.join(differing)}, "
+                    "unlike what is asked for: name another directory"
                 )
         else:
             trainer = config.trainer(data, self._callbacks)
