@@ -57,3 +57,16 @@ def on_cpu(config, monkeypatch):
         trainer = config.trainer(DATA)
         assert isinstance(trainer.engine, NativeEngine)
         return trainer, trainer.fit()
+
+
+def assert_follows_the_cpu(config, model, history, monkeypatch):
+    """What a run ended with is what the engine of the CPU ends with."""
+    exact, expected = on_cpu(config, monkeypatch)
+    tolerance = 1e-10 if config.dtype == "float64" else 2e-5
+    torch.testing.assert_close(history.losses, expected.losses, rtol=tolerance, atol=tolerance)
+    if config.log_grad_norm:
+        torch.testing.assert_close(
+            history.grad_norms, expected.grad_norms, rtol=tolerance, atol=tolerance
+        )
+    assert_close(model, exact.model, 10 * tolerance)
+    assert history.evals[-1].dev == pytest.approx(expected.evals[-1].dev, rel=tolerance)

@@ -9,6 +9,7 @@ from device_testing import (
     DATA,
     SMALL,
     assert_close,
+    assert_follows_the_cpu,
     assert_same,
     needs_kernels,
     on_a_gpu,
@@ -54,15 +55,7 @@ def test_a_run_follows_that_of_the_cpu(config, where, monkeypatch):
     assert not trainer.engine.persistent
     history = trainer.fit()
     assert (trainer.engine._graph._step.captured.graph is not None) == (where == "cuda")
-    exact, expected = on_cpu(config, monkeypatch)
-    tolerance = 1e-10 if config.dtype == "float64" else 2e-5
-    torch.testing.assert_close(history.losses, expected.losses, rtol=tolerance, atol=tolerance)
-    if config.log_grad_norm:
-        torch.testing.assert_close(
-            history.grad_norms, expected.grad_norms, rtol=tolerance, atol=tolerance
-        )
-    assert_close(trainer.model, exact.model, 10 * tolerance)
-    assert history.evals[-1].dev == pytest.approx(expected.evals[-1].dev, rel=tolerance)
+    assert_follows_the_cpu(config, trainer.model, history, monkeypatch)
 
 
 @needs_kernels
