@@ -26,8 +26,7 @@ HiddenMethod hidden_method(const EmbedLinearTanh<S>& p) {
 }
 
 // Products divide columns of their factors in 32 bits. `direct` sees fewer in any case.
-constexpr int64_t most_columns = 0x7fffffff;
-static_assert(worth_a_library <= most_columns, "T * E is less than what `direct` multiplies");
+static_assert(worth_a_library <= 0x7fffffff, "T * E is less than what `direct` multiplies");
 
 // Column k of the concatenated embeddings of example n: NaN for a token out of range.
 template <class S>

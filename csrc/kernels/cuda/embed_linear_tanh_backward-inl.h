@@ -10,81 +10,16 @@
 #pragma once
 
 #include "kernels/cuda/embed_linear_tanh-inl.h"
+#include "kernels/cuda/table_gradients-inl.h"
 
 namespace pymlp {
 namespace cuda {
 
 template <class S>
 HiddenMethod gradient_method(const EmbedLinearTanh<S>& p) {
-  // Embeddings of no columns have a bias all the same, which is no column of a table's product.
-  const bool fits = SumByToken<S>::fits(p.T, p.V) && p.T * p.H <= most_columns;
-  if (p.E > 0 && fits) return HiddenMethod::tables;
+  if (SumByToken<S>::fits(p.T, p.V)) return HiddenMethod::tables;
   return p.N * p.T * p.E * p.H >= worth_a_library ? HiddenMethod::library : HiddenMethod::direct;
 }
-
-// --- products with G -----------------------------------------------------------------------------
-
-// dweight_t (H, E) = G_tᵀ embedding for each t; and as one more of the batch dbias, which is the
-// table's last row.
-template <class S>
-struct WeightFromTables {
-  using A = Accumulate<S>;
-  static constexpr bool left_along_k = false, right_along_k = false;
-  static constexpr bool few_tiles = true;
-  int64_t M, N, K;
-  EmbedLinearTanh<S> p;
-  const A *G, *factor;
-  S *dweight, *dbias;
-
-  WeightFromTables(const EmbedLinearTanh<S>& p, const A* G, const A* factor,
-                   const EmbedLinearTanhGradients<S>& d)
-      : M(p.H), N(p.E), K(p.V), p(p), G(G), factor(factor), dweight(d.weight), dbias(d.bias) {}
-
-  PYMLP_DEVICE A left(int64_t t, int64_t h, int64_t v) const {
-    return t < p.T || v == 0 ? G[(t * p.V + v) * p.H + h] : A(0);
-  }
-  // An embedding that no example has is not looked at, be it NaN.
-  PYMLP_DEVICE A right(int64_t t, int64_t v, int64_t e) const {
-    if (t == p.T) return A(v == 0);
-    const A x = widen(p.embedding[v * p.E + e]);
-    const bool is_finite = x - x == 0;
-    return is_finite || occurs(G + (t * p.V + v) * p.H, p.H) ? x : A(0);
-  }
-  PYMLP_DEVICE void store(int64_t t, int64_t h, int64_t e, A sum) const {
-    if (t < p.T) {
-      narrow(scaled(sum, factor), dweight[(h * p.T + t) * p.E + e]);
-    } else if (e == 0) {
-      narrow(scaled(sum, factor), dbias[h]);
-    }
-  }
-};
-
-// dembedding (V, E) = Σ_t G_t weight_t, as one sum over (t, h).
-template <class S>
-struct EmbeddingFromTables {
-  using A = Accumulate<S>;
-  static constexpr bool left_along_k = true, right_along_k = false;
-  static constexpr bool few_tiles = true;
-  int64_t M, N, K;
-  EmbedLinearTanh<S> p;
-  const A *G, *factor;
-  S* dembedding;
-
-  EmbeddingFromTables(const EmbedLinearTanh<S>& p, const A* G, const A* factor, S* dembedding)
-      : M(p.V), N(p.E), K(p.T * p.H), p(p), G(G), factor(factor), dembedding(dembedding) {}
-
-  PYMLP_DEVICE A left(int64_t, int64_t v, int64_t k) const {
-    const int H = static_cast<int>(p.H), t = static_cast<int>(k) / H;
-    return G[(t * p.V + v) * p.H + (static_cast<int>(k) - t * H)];
-  }
-  PYMLP_DEVICE A right(int64_t, int64_t k, int64_t e) const {
-    const int H = static_cast<int>(p.H), t = static_cast<int>(k) / H;
-    return widen(p.weight[((static_cast<int>(k) - t * H) * p.T + t) * p.E + e]);
-  }
-  PYMLP_DEVICE void store(int64_t, int64_t v, int64_t e, A sum) const {
-    narrow(scaled(sum, factor), dembedding[v * p.E + e]);
-  }
-};
 
 // --- products with dpre --------------------------------------------------------------------------
 
@@ -233,8 +168,7 @@ void EmbedLinearTanhBackward<S>::run(const S* hidden, const S* dhidden, const Gr
   switch (method) {
     case HiddenMethod::tables:
       tables.run(p.tokens, hidden, dhidden, queue);
-      multiply(queue, WeightFromTables<S>(p, tables.tables, factor, d), p.T + (d.bias ? 1 : 0));
-      multiply(queue, EmbeddingFromTables<S>(p, tables.tables, factor, d.embedding));
+      GradientsFromTables<S>::run(p, tables.tables, factor, d, queue);
       return;
     case HiddenMethod::direct:
       multiply(queue, WeightProduct<S>(p, hidden, dhidden, factor, d));

@@ -20,6 +20,11 @@
 //   shuffle(x, from), shuffle_xor(x, i)   x of another lane of `mask`
 //   ballot(b)                             a bit for each lane of `mask` where b is true
 //   atomic_min/max(address, x)            on int64_t in global memory
+//   multiply_tf32(a, b, c)                by the tensor cores, of all lanes: c (16, 8) +=
+//                                         a (16, 8) b (8, 8), factors TF32: floats of 11 bits
+//
+// Lane 4 g + i has of a: (g, i), (g + 8, i), (g, i + 4), (g + 8, i + 4); of b: (i, g), (i + 4, g);
+// of c: (g, 2 i), (g, 2 i + 1), (g + 8, 2 i), (g + 8, 2 i + 1).
 //
 // Every lane of a mask has to come to the same call. An element of a shared array is read by giving
 // it a type (`float x = a[i]`, never `auto`) and written by assignment; vector<W>(i) reads W of
@@ -31,6 +36,8 @@
 // written, nor after one before it is written again or its block ends. Kernels that do so are in
 // files that are compiled for sm_90 and newer alone, where has_clusters is true;
 // largest_cluster<Kernel>() is what the device has.
+//
+// float_of_bits and bits_of_float are of a float's 32 bits.
 //
 // allow_shared_bytes<Kernel>(queue) has to come before a launch with more than 48 KiB of shared
 // memory; most_shared_bytes() is what the device has.

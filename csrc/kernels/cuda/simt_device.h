@@ -121,12 +121,22 @@ class Thread {
   PYMLP_DEVICE void atomic_max(int64_t* address, int64_t x) const {
     atomicMax(reinterpret_cast<long long*>(address), static_cast<long long>(x));
   }
+  PYMLP_DEVICE void multiply_tf32(const float (&a)[4], const float (&b)[2], float (&c)[4]) const {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+          "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+  }
 
  private:
   unsigned char* shared_;
 };
 
-PYMLP_DEVICE float widen_bits(bfloat16 x) { return __uint_as_float(unsigned(x.bits) << 16); }
+PYMLP_DEVICE float float_of_bits(uint32_t bits) { return __uint_as_float(bits); }
+PYMLP_DEVICE uint32_t bits_of_float(float x) { return __float_as_uint(x); }
+PYMLP_DEVICE float widen_bits(bfloat16 x) { return float_of_bits(uint32_t(x.bits) << 16); }
 PYMLP_DEVICE float widen_bits(float16 x) { return __half2float(__ushort_as_half(x.bits)); }
 PYMLP_DEVICE void narrow_bits(float x, bfloat16& out) {
   out.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));

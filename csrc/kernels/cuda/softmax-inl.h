@@ -209,10 +209,11 @@ struct SoftmaxLoss {
     return {pull / row.sum, spread, hit};
   }
 
-  // dx (V) = scale * d loss / d x; dx may be where the logits are.
-  template <int lanes, class Logits, class X>
+  // store(v, x) for dx[v], dx[v + 1], ..., of which those inside [0, V) count: scale * d loss / d
+  // x. dx may be where the logits are.
+  template <int lanes, class Logits, class Store>
   PYMLP_DEVICE void gradient(Thread& t, const Logits& logits, RowSoftmax<A> row, int64_t id,
-                             A scale, A class_weight_sum, bool capped, X* dx) const {
+                             A scale, A class_weight_sum, bool capped, const Store& store) const {
     constexpr int W = Logits::W, together = static_cast<int>(vectors_together(lanes, 8, W));
     constexpr int64_t step = int64_t(lanes) * W;
     const RowGradient g = row_gradient(row, id, scale, class_weight_sum);
@@ -235,7 +236,7 @@ struct SoftmaxLoss {
           }
           x[j][i] = d;
         }
-        store_elements(dx, v, V, x[j]);
+        store(v, x[j]);
       }
     });
   }

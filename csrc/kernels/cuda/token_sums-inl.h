@@ -93,7 +93,7 @@ struct AddTables {
     const int64_t i = t.block * threads + t.thread;
     if (i >= size) return;
     A sum = A(-0.0);
-#pragma unroll 4
+#pragma unroll 16  // so many are on their way at once
     for (int64_t part = 0; part < parts; ++part) sum += tables[part * size + i];
     tables[i] = sum;
   }

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -241,8 +243,47 @@ void run_cluster(int64_t x, int64_t y) {
   }
 }
 
+// Towards zero: a device may round like that after each of its additions, and does not say.
+float truncated(double x) {
+  const float nearest = static_cast<float>(x);
+  return std::isfinite(x) && std::fabs(nearest) > std::fabs(x) ? std::nextafter(nearest, 0.0f)
+                                                               : nearest;
+}
+
+void check_tf32(const Warp& warp, float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if (!std::isnan(x) && (bits & 0x1fff) != 0) {
+    fail("product at " + text(warp.place) + ": a factor is no TF32");
+  }
+}
+
+// Where the lanes have the elements: see simt.h.
+void multiply(const Warp& warp) {
+  float a[16][8], b[8][8];
+  const auto fragments = [&](int lane) -> Fragments& {
+    return *reinterpret_cast<Fragments*>(warp.bits[lane]);
+  };
+  for (int lane = 0; lane < warp_size; ++lane) {
+    const Fragments& f = fragments(lane);
+    for (const float x : f.a) check_tf32(warp, x);
+    for (const float x : f.b) check_tf32(warp, x);
+    for (int j = 0; j < 4; ++j) a[lane / 4 + j % 2 * 8][lane % 4 + j / 2 * 4] = f.a[j];
+    for (int j = 0; j < 2; ++j) b[lane % 4 + j * 4][lane / 4] = f.b[j];
+  }
+  for (int lane = 0; lane < warp_size; ++lane) {
+    for (int j = 0; j < 4; ++j) {
+      const int row = lane / 4 + j / 2 * 8, column = lane % 4 * 2 + j % 2;
+      double sum = double(fragments(lane).c[j]);
+      for (int k = 0; k < 8; ++k) sum = truncated(sum + double(a[row][k]) * double(b[k][column]));
+      fragments(lane).c[j] = float(sum);
+    }
+  }
+}
+
 void complete(Warp& warp, int first_thread) {
   Emulator& e = emulator();
+  if (warp.call == WarpCall::product) multiply(warp);
   uint64_t votes = 0;
   for (int lane = 0; lane < warp_size; ++lane) {
     if (warp.mask >> lane & 1 && warp.bits[lane]) votes |= uint64_t(1) << lane;

@@ -6,7 +6,8 @@
 //   mask; threads in different barriers, or gone while others wait; waiting for ever; an element of
 //   shared memory beyond its array, read before anybody wrote it, or touched by two threads, one of
 //   them writing, with no barrier in between: none of the cluster, if the reader is of another
-//   block. Or a block that ends while another may read its memory.
+//   block. Or a block that ends while another may read its memory; a factor of a tensor core's
+//   product that has more bits than TF32.
 //
 // Steps beyond an array in global memory are the address sanitizer's to find.
 #pragma once
@@ -35,7 +36,7 @@ struct Place {
   int line;
 };
 
-enum class WarpCall { sync, shuffle, ballot };
+enum class WarpCall { sync, shuffle, ballot, product };
 
 // Who touched an element of shared memory, and when: the cluster's, the block's and the warp's
 // number of synchronisations so far.
@@ -64,12 +65,18 @@ struct SharedArray {
   void on_read_elsewhere(size_t i);
 };
 
+// A lane's part of a product of tensor cores: c (16, 8) += a (16, 8) b (8, 8).
+struct Fragments {
+  float a[4], b[2], c[4];
+};
+
 // What a running thread asks for.
 SharedArray& shared_array(int order, size_t element_size, size_t count);
 SharedArray& shared_array_of(int rank, const SharedArray& own);
 void barrier(Place place);
 void cluster_barrier(Place place);
-// The `bits` of lane `from`, or for a ballot those of each lane's truth.
+// The `bits` of lane `from`, or for a ballot those of each lane's truth. For a product the bits are
+// the address of the lane's Fragments, whose c is the result.
 uint64_t warp_call(WarpCall call, Place place, unsigned mask, uint64_t bits, int from);
 
 // The shared memory that a block may have and the blocks that a cluster may, those of an H100 if

@@ -133,6 +133,16 @@ class Thread {
   }
   void atomic_min(int64_t* address, int64_t x) const { *address = *address < x ? *address : x; }
   void atomic_max(int64_t* address, int64_t x) const { *address = *address > x ? *address : x; }
+  void multiply_tf32(const float (&a)[4], const float (&b)[2], float (&c)[4],
+                     const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
+    emulation::Fragments fragments;
+    std::memcpy(fragments.a, a, sizeof a);
+    std::memcpy(fragments.b, b, sizeof b);
+    std::memcpy(fragments.c, c, sizeof c);
+    emulation::warp_call(emulation::WarpCall::product, {file, line}, all_lanes,
+                         reinterpret_cast<uint64_t>(&fragments), lane);
+    std::memcpy(c, fragments.c, sizeof c);
+  }
 
  private:
   int cluster_;

@@ -140,14 +140,12 @@ TEST(embed_linear_tanh_of_sizes_that_take_more_than_one_round) {
   agrees(Case<float>({8200, 2, 40, 2, 3}, 0, HiddenMethod::library));
 }
 
-TEST(embed_linear_tanh_leaves_what_no_grid_or_32_bits_hold_to_other_methods) {
+TEST(embed_linear_tanh_leaves_what_no_grid_holds_to_other_methods) {
   const auto problem = [](int64_t N, int64_t T, int64_t H) {
     return EmbedLinearTanh<float>{N, T, 1, 1, H, {}};
   };
   CHECK(cuda::hidden_method(problem(4096, 65535, 1)) == HiddenMethod::tables);
   CHECK(cuda::hidden_method(problem(1024, 65536, 1)) == HiddenMethod::direct);
-  CHECK(cuda::gradient_method(problem(1, 256, (1 << 23) - 1)) == HiddenMethod::tables);
-  CHECK(cuda::gradient_method(problem(1, 256, 1 << 23)) == HiddenMethod::library);
 }
 
 TEST(embed_linear_tanh_of_frequent_and_rare_tokens) {
@@ -195,7 +193,7 @@ TEST(embed_linear_tanh_of_a_small_batch_is_one_launch) {
   emulation::take_launches();
   const Results results = Case<float>({32, 3, 27, 10, 40}, 0)(Device());
   const std::vector<std::string> launches = emulation::take_launches();
-  CHECK_EQ(launches.size(), size_t(4));  // and the backward's three
+  CHECK_EQ(launches.size(), size_t(3));  // and the backward's two
   CHECK(launches[0].find("HiddenProduct") != std::string::npos);
 #endif
 }

@@ -157,6 +157,18 @@ bool cluster_sums_are_right() {
   return true;
 }
 
+// A product of tensor cores whose factors are `x`.
+struct TensorProduct {
+  static constexpr int threads = warp_size;
+  float x;
+
+  PYMLP_DEVICE void operator()(Thread& t) const {
+    const float a[4] = {x, x, x, x}, b[2] = {x, x};
+    float c[4] = {};
+    t.multiply_tf32(a, b, c);
+  }
+};
+
 constexpr int rows = 3, width = 71;
 
 template <Mistake mistake>
@@ -278,6 +290,17 @@ TEST(emulator_finds_blocks_that_do_not_wait_for_the_others) {
   fails_in_any_order("barrier divergence: ", cluster_sums_are_right<Mistake::block_leaves>);
   fails_in_any_order("barrier divergence: threads wait at",
                      cluster_sums_are_right<Mistake::barrier_of_the_block>);
+}
+
+TEST(emulator_finds_factors_with_more_bits_than_tensor_cores_have) {
+  const auto product_of = [](float x) {
+    return [x] {
+      launch(device::TestQueue(), {1}, TensorProduct{x});
+      return true;
+    };
+  };
+  CHECK_EQ(outcome(product_of(1 + std::ldexp(1.0f, -10))), std::string(" exit 0"));
+  fails_with("a factor is no TF32", product_of(1 + std::ldexp(1.0f, -11)));
 }
 
 TEST(a_dropped_tail_changes_the_result) { fails_with("exit 1", sums_are_right<Mistake::no_tail>); }
