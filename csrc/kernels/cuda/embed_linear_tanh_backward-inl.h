@@ -108,7 +108,8 @@ struct EmbedLinearTanhBackward {
   HiddenMethod method;
   TokenTables<S> tables;
   TokenRows token_rows;
-  A* wide_dx;               // (N, K), of `direct`
+  A* wide_dx;  // (N, K), of `direct`
+  LongProduct<A> weight_product;
   S *dx, *dpre, *x, *ones;  // (N, K), (chunk, H), (chunk, K), (chunk), of `library`
   SumOfProducts<S> weight_sum, bias_sum;
 
@@ -123,6 +124,7 @@ struct EmbedLinearTanhBackward {
     const bool library = method == HiddenMethod::library;
     if (method != HiddenMethod::tables) token_rows = {workspace, p.N * p.T, p.V};
     wide_dx = workspace.take<A>(method == HiddenMethod::direct ? p.N * K : 0);
+    if (method == HiddenMethod::direct) weight_product = {workspace, p.H, K + 1, p.N};
     dx = workspace.take<S>(library ? p.N * K : 0);
     dpre = workspace.take<S>(chunk * p.H);
     x = workspace.take<S>(chunk * K);
@@ -171,7 +173,7 @@ void EmbedLinearTanhBackward<S>::run(const S* hidden, const S* dhidden, const Gr
       GradientsFromTables<S>::run(p, tables.tables, factor, d, queue);
       return;
     case HiddenMethod::direct:
-      multiply(queue, WeightProduct<S>(p, hidden, dhidden, factor, d));
+      weight_product.run(queue, WeightProduct<S>(p, hidden, dhidden, factor, d));
       multiply(queue, RowsProduct<S>{p.N, K, p.H, p.weight, hidden, dhidden, wide_dx});
       token_rows.run<A, S>(p.tokens, wide_dx, p.E, factor, d.embedding, queue);
       return;

@@ -157,7 +157,8 @@ struct LinearCrossEntropyPass {
   RowChunks chunks;
   bool library;
   int64_t ld, blocks_per_chunk = 0, all_blocks = 0;
-  A* wide_logits;    // (N, V), of our own products
+  A* wide_logits;  // (N, V), of our own products
+  LongProduct<A> weight_product;
   S *logits, *ones;  // (chunk, ld), (chunk), of the library's
   Totals* totals;
   ScalarsPass<S> scalars;
@@ -184,7 +185,11 @@ struct LinearCrossEntropyPass {
     wide_logits = workspace.take<A>(library ? 0 : p.N * p.V);
     logits = workspace.take<S>(library ? chunks.rows * ld : 0);
     ones = workspace.take<S>(library && gradients ? chunks.rows : 0);
-    if (!library || !gradients) return;
+    if (!gradients) return;
+    if (!library) {
+      weight_product = {workspace, p.V, p.H + 1, p.N};
+      return;
+    }
     weight_sum = {workspace, p.V, p.H};
     bias_sum = {workspace, 1, p.V};
   }
@@ -228,8 +233,8 @@ struct LinearCrossEntropyPass {
     if (!d) return;
     multiply(queue,
              InputGradientProduct<S>{N, H, V, wide_logits, p.weight, input_factor, d->input});
-    multiply(queue, OutputGradientProduct<S>{V, H + (d->bias ? 1 : 0), N, H, wide_logits, p.input,
-                                             factor, d->weight, d->bias});
+    weight_product.run(queue, OutputGradientProduct<S>{V, H + (d->bias ? 1 : 0), N, H, wide_logits,
+                                                       p.input, factor, d->weight, d->bias});
   }
 
   void run_library(const SoftmaxLoss<S>& rule, A* loss, const Gradients* d, const A* factor,

@@ -144,6 +144,78 @@ void multiply(const Queue& queue, const Product& product, int64_t batch = 1) {
   start(std::integral_constant<int, small_tile>());
 }
 
+// --- products of few tiles and many k's ----------------------------------------------------------
+
+// Parts of a product over k, as a batch. sums: (parts, M, N).
+template <class Product>
+struct PartsOfProduct {
+  using A = typename Product::A;
+  static constexpr bool left_along_k = Product::left_along_k;
+  static constexpr bool right_along_k = Product::right_along_k;
+  static constexpr bool few_tiles = true;
+  int64_t M, N, K;  // K: of a part
+  Product product;
+  A* sums;
+
+  PYMLP_DEVICE A left(int64_t part, int64_t m, int64_t k) const {
+    return part * K + k < product.K ? product.left(0, m, part * K + k) : A(0);
+  }
+  PYMLP_DEVICE A right(int64_t part, int64_t k, int64_t n) const {
+    return part * K + k < product.K ? product.right(0, part * K + k, n) : A(0);
+  }
+  PYMLP_DEVICE void store(int64_t part, int64_t m, int64_t n, A sum) const {
+    sums[(part * M + m) * N + n] = sum;
+  }
+};
+
+// Their sums, added up in order.
+template <class Product>
+struct AddParts {
+  using A = typename Product::A;
+  static constexpr int threads = 256;
+  Product product;
+  int64_t parts;
+  const A* sums;
+
+  PYMLP_DEVICE void operator()(Thread& t) const {
+    const int64_t size = product.M * product.N, i = t.block * threads + t.thread;
+    if (i >= size) return;
+    A sum = 0;
+#pragma unroll 16  // so many are on their way at once
+    for (int64_t part = 0; part < parts; ++part) sum += sums[part * size + i];
+    product.store(0, i / product.N, i % product.N, sum);
+  }
+};
+
+// A product of (M, N) over K, of which the tiles alone would keep few multiprocessors busy for
+// long: a gradient over all examples. Parts have whole blocks of k's.
+template <class A>
+struct LongProduct {
+  static constexpr int64_t shortest = 256;
+  int64_t parts = 1, length = 0;
+  A* sums = nullptr;
+
+  LongProduct() = default;
+  LongProduct(Workspace& workspace, int64_t M, int64_t N, int64_t K) {
+    const int64_t tiles = larger(1, divide_up(M, small_tile) * divide_up(N, small_tile));
+    const int64_t most = larger(1, smaller(multiprocessors / tiles, divide_up(K, shortest)));
+    length = divide_up(divide_up(K, most), shortest) * shortest;
+    parts = larger(1, divide_up(K, larger(1, length)));
+    sums = workspace.take<A>(parts > 1 ? parts * M * N : 0);
+  }
+
+  template <class Product>
+  void run(const Queue& queue, const Product& product) const {
+    if (parts == 1) return multiply(queue, product);
+    using Parts = PartsOfProduct<Product>;
+    multiply(queue, Parts{product.M, product.N, length, product, sums}, parts);
+    launch(queue, {divide_up(product.M * product.N, AddParts<Product>::threads)},
+           AddParts<Product>{product, parts, sums});
+  }
+};
+
+// -------------------------------------------------------------------------------------------------
+
 // x, times *factor unless that is null.
 template <class A>
 PYMLP_DEVICE A scaled(A x, const A* factor) {

@@ -170,6 +170,24 @@ TEST(linear_cross_entropy_of_many_targets) {
   agrees(Case<float>({20000, 1, 1}, 0));
 }
 
+TEST(linear_cross_entropy_makes_gradients_over_many_rows_in_parts) {
+  for (const int64_t N : {257, 600, 768}) {
+    agrees(Case<float>({N, 3, 40}, 0));
+    agrees(Case<bfloat16>({N, 3, 5}, 0));
+  }
+#if !ON_DEVICE
+  const auto launches = [](int64_t N) {
+    emulation::take_launches();
+    Case<float>({N, 3, 40}, 0)(Device());
+    std::string all;
+    for (const std::string& name : emulation::take_launches()) all += name;
+    return all;
+  };
+  CHECK(launches(256).find("PartsOfProduct") == std::string::npos);
+  CHECK(launches(257).find("PartsOfProduct") != std::string::npos);
+#endif
+}
+
 TEST(linear_cross_entropy_by_large_tiles) {
   Case<float> problem({740, 33, 700}, 2);
   Case<double> wide({740, 33, 700}, 2);

@@ -91,6 +91,14 @@ TEST(mlp_pass_of_an_id_out_of_range_is_nan) {
   }
 }
 
+TEST(mlp_pass_of_extreme_logits) {
+  LossAndGradients<float> problem({40, 2, 9, 3, 12}, 0);
+  problem.output_bias[4] = -numbers::infinity;  // a token that is never next
+  problem.output_bias[5] = 1e4f;
+  for (int64_t& id : problem.targets) id = id == 4 ? 5 : id;
+  agrees(problem);
+}
+
 TEST(mlp_pass_of_embeddings_that_are_not_finite) {
   LossAndGradients<float> problem({40, 2, 9, 3, 12}, 0);
   for (int64_t& id : problem.tokens) id = id < 2 ? 2 : id;
