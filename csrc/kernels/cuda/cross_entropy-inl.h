@@ -62,10 +62,8 @@ struct CrossEntropyBackwardRows {
          n += t.blocks * Group::count) {
       const RowSoftmax<A> row{softmax[2 * n], softmax[2 * n + 1]};
       const A scale = rule.per_row ? grad_output[n] : scalars->row_scale;
-      rule.template gradient<lanes>(
-          t, PlainLogits<S>{input + n * V, V}, row, id_at(rule.target, n), scale,
-          scalars->class_weight_sum, false,
-          [&](int64_t v, const auto& d) { store_elements(dinput + n * V, v, V, d); });
+      rule.template gradient<lanes>(t, PlainLogits<S>{input + n * V, V}, row, id_at(rule.target, n),
+                                    scale, scalars->class_weight_sum, false, dinput + n * V);
     }
   }
 };

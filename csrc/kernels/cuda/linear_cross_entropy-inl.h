@@ -104,9 +104,8 @@ struct LinearCrossEntropyRows {
       if (!present) continue;
       if (scalars) {
         const A scale = rule.per_row && grad_output ? grad_output[n] : scalars->row_scale;
-        rule.template gradient<lanes>(
-            t, values, softmax, id, scale, scalars->class_weight_sum, rule.softcap > 0,
-            [&](int64_t v, const auto& d) { store_elements(x, v, rule.V, d); });
+        rule.template gradient<lanes>(t, values, softmax, id, scale, scalars->class_weight_sum,
+                                      rule.softcap > 0, x);
       }
       if (t.thread % lanes != 0) continue;
       if (rule.per_row) output.loss[n] = loss;

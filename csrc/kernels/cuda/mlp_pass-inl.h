@@ -37,14 +37,14 @@ struct PassLayout {
   static constexpr int warps = 16, threads = warps * warp_size, lanes = threads / rows;
 
   int T, V, H;
-  int positions;  // T, in whole fours
+  int positions;  // T and one for the sum over all examples, in whole fours
   int padded_V, row_v, row_h, row_table;
 
   PYMLP_HOST_DEVICE PassLayout(int64_t T, int64_t V, int64_t H)
       : T(int(T)),
         V(int(V)),
         H(int(H)),
-        positions(int(divide_up(T, 4) * 4)),
+        positions(int(divide_up(T + 1, 4) * 4)),
         padded_V(int(divide_up(V, 32) * 32)),
         row_v(padded_V + 8),
         row_h(int(divide_up(H + 1 + 8, 16) * 16 - 8)),
@@ -87,27 +87,6 @@ struct PassTable : TableProduct<float> {
     const float bias = t == 0 && p.bias ? p.bias[h] : 0.0f;
     table[(t * p.V + v) * layout.row_table + h] = sum + bias;
     if (t == 0 && v == 0) table[layout.nobody() * layout.row_table + h] = not_a_number<float>();
-  }
-};
-
-// Sums over the slices, and the bias.
-struct SlicedLogits {
-  using A = float;
-  static constexpr int W = 1;
-  Shared<float> slices, bias;
-  int begin, slice;  // the row; from one slice to the next
-  int64_t V;
-  const float* row = nullptr;  // no row in memory
-
-  PYMLP_DEVICE float at(int64_t v) const {
-    const int i = begin + int(v);
-    float sum = slices[i];
-#pragma unroll
-    for (int s = 1; s < PassLayout::slices; ++s) sum += float(slices[s * slice + i]);
-    return sum + float(bias[int(v)]);
-  }
-  PYMLP_DEVICE void load(int64_t v, float (&x)[1]) const {
-    x[0] = v < V ? at(v) : -infinity<float>();
   }
 };
 
@@ -197,9 +176,13 @@ class PassBlock {
     // By the last threads first: the first ones have the columns of the table.
     for (int i = threads - 1 - t.thread; i < rows * l.positions; i += threads) {
       const int r = i / l.positions, position = i % l.positions;
-      int64_t id = -1;
-      if (r < count && position < l.T) id = id_at(k.p.tokens, (n + r) * l.T + position);
-      const int row = id < 0 || id >= l.V ? l.nobody() : position * l.V + int(id);
+      int row = l.nobody();
+      if (r < count && position < l.T) {
+        const int64_t id = id_at(k.p.tokens, (n + r) * l.T + position);
+        if (id >= 0 && id < l.V) row = position * l.V + int(id);
+      } else if (r < count && position == l.T) {
+        row = l.all_examples();
+      }
       tokens[i] = row * l.row_table;
     }
     for (int r = t.thread; r < count; r += threads) targets[r] = id_at(k.rule.target, n + r);
@@ -268,23 +251,45 @@ class PassBlock {
     }
   }
 
+  // 16 lanes a row, each with the same columns from beginning to end.
   PYMLP_DEVICE void softmax(const Shared<int64_t>& targets, int present, Totals& mine) const {
-    const int r = t.thread / lanes, at = r * l.row_v;
-    const bool is_present = r < present;
-    const int64_t id = is_present ? int64_t(targets[r]) : k.rule.ignore_index;
-    const SlicedLogits row{logits, bias, at, l.slice(), is_present ? l.V : 0};
-    const RowSoftmax<float> s = row_softmax<lanes>(t, logits, row);
-    const float loss = k.rule.template loss<lanes>(t, logits, row, s, id);
-    t.sync_warp();  // all have read the logit that one of them will overwrite
-    k.rule.template gradient<lanes>(t, row, s, id, 1.0f, float(l.V), false,
-                                    [&](int64_t v, const float (&d)[1]) {
-                                      if (v >= l.V) return;
-                                      const SplitNumber parts(d[0]);
-                                      logits[at + int(v)] = parts.big;
-                                      logits[l.slice() + at + int(v)] = parts.small;
-                                    });
-    if (t.thread % lanes != 0) return;
-    mine.loss += loss;
+    const int r = t.thread / lanes, row = r * l.row_v, first = t.thread % lanes;
+    const int64_t id = r < present ? int64_t(targets[r]) : k.rule.ignore_index;
+    const bool in_range = k.rule.in_range(id);
+    float largest = -infinity<float>(), at_target = 0;
+    for (int v = first; v < l.V; v += lanes) {
+      float x = logits[row + v];
+#pragma unroll
+      for (int s = 1; s < PassLayout::slices; ++s) x += float(logits[s * l.slice() + row + v]);
+      x += float(bias[v]);
+      logits[row + v] = x;
+      largest = x > largest ? x : largest;
+      if (v == id) at_target = x;
+    }
+    largest = lanes_max<lanes>(t, largest);
+    at_target = t.shuffle(at_target, t.lane / lanes * lanes + (in_range ? int(id) % lanes : 0));
+    float sum = 0, below = 0;  // below: Σ (largest - x)
+    for (int v = first; v < l.V; v += lanes) {
+      const float x = logits[row + v];
+      const float e = x == -infinity<float>() ? 0.0f : exp_of(x - largest);  // NaN if x is
+      logits[row + v] = e;
+      sum += e;
+      below += largest - x;
+    }
+    sum = lanes_sum<lanes>(t, sum);
+    below = lanes_sum<lanes>(t, below);
+    const bool undefined = largest == -infinity<float>();
+    const RowSoftmax<float> s{largest, undefined ? not_a_number<float>() : sum};
+    const auto g = k.rule.row_gradient(s, id, 1, float(l.V));
+    for (int v = first; v < l.V; v += lanes) {
+      float d = id == k.rule.ignore_index ? 0.0f : g.factor * logits[row + v] - g.spread;
+      if (v == id) d -= g.hit;
+      const SplitNumber parts(d);
+      logits[row + v] = parts.big;
+      logits[l.slice() + row + v] = parts.small;
+    }
+    if (first != 0) return;
+    mine.loss += k.rule.row_loss(s, id, at_target, float(l.V) * log_of(s.sum) + below);
     mine.weight += k.rule.weight_of_target(id);
   }
 
@@ -313,7 +318,7 @@ class PassBlock {
   // layer.
   template <class Body>
   PYMLP_DEVICE void for_tiles(int M, const Body& body) const {
-    using Tile = TensorTile<2, 2>;
+    using Tile = TensorTile<2, 4>;
     const int across = (l.columns() + Tile::columns - 1) / Tile::columns;
     for (int i = t.warp; i < M / Tile::rows * across; i += t.warps) {
       Tile tile(i / across * Tile::rows, i % across * Tile::columns);
@@ -326,14 +331,10 @@ class PassBlock {
   PYMLP_DEVICE void add_by_token(const Shared<int32_t>& tokens) const {
     constexpr int together = 4;  // examples whose dpre and tokens are read at once
     for (int h = t.thread; h < l.H; h += threads) {
-      float all = 0;
       for (int r = 0; r < rows; r += together) {
         float dpre[together];
 #pragma unroll
-        for (int i = 0; i < together; ++i) {
-          dpre[i] = hidden[(r + i) * l.row_h + h];
-          all += dpre[i];
-        }
+        for (int i = 0; i < together; ++i) dpre[i] = hidden[(r + i) * l.row_h + h];
         for (int position = 0; position < l.positions; position += 4) {
           Vector<int32_t, 4> begins[together];
 #pragma unroll
@@ -344,7 +345,6 @@ class PassBlock {
           for (int i = 0; i < together; ++i) add_to_rows(begins[i], h, dpre[i]);
         }
       }
-      by_token[l.all_examples() * l.row_table + h] += all;
     }
   }
 

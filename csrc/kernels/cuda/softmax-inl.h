@@ -183,13 +183,17 @@ struct SoftmaxLoss {
   template <int lanes, class Logits>
   PYMLP_DEVICE A loss(Thread& t, Shared<A> scratch, const Logits& logits, RowSoftmax<A> row,
                       int64_t id) const {
-    const A log_sum = log_of(row.sum);
-    A smooth = 0;
-    if (smoothing > 0) smooth = smoothing / A(V) * smooth_loss<lanes>(t, scratch, logits, row);
+    const A smooth = smoothing > 0 ? smooth_loss<lanes>(t, scratch, logits, row) : A(0);
+    return row_loss(row, id, in_range(id) ? logits.at(id) : A(0), smooth);
+  }
+
+  // at_target: the logit of a target in range; smooth: Σ_v w_v (-log p_v), where that counts.
+  PYMLP_DEVICE A row_loss(RowSoftmax<A> row, int64_t id, A at_target, A smooth) const {
     if (id == ignore_index) return 0;
     if (!in_range(id)) return not_a_number<A>();
-    const A log_sum_exp = row.maximum + log_sum;
-    A total = (1 - smoothing) * weight_of(id) * (log_sum - (logits.at(id) - row.maximum)) + smooth;
+    const A log_sum = log_of(row.sum), log_sum_exp = row.maximum + log_sum;
+    A total = (1 - smoothing) * weight_of(id) * (log_sum - (at_target - row.maximum));
+    if (smoothing > 0) total += smoothing / A(V) * smooth;
     if (z_loss != 0) total += z_loss * log_sum_exp * log_sum_exp;
     return total;
   }
@@ -209,11 +213,10 @@ struct SoftmaxLoss {
     return {pull / row.sum, spread, hit};
   }
 
-  // store(v, x) for dx[v], dx[v + 1], ..., of which those inside [0, V) count: scale * d loss / d
-  // x. dx may be where the logits are.
-  template <int lanes, class Logits, class Store>
+  // dx (V) = scale * d loss / d x; dx may be where the logits are.
+  template <int lanes, class Logits, class X>
   PYMLP_DEVICE void gradient(Thread& t, const Logits& logits, RowSoftmax<A> row, int64_t id,
-                             A scale, A class_weight_sum, bool capped, const Store& store) const {
+                             A scale, A class_weight_sum, bool capped, X* dx) const {
     constexpr int W = Logits::W, together = static_cast<int>(vectors_together(lanes, 8, W));
     constexpr int64_t step = int64_t(lanes) * W;
     const RowGradient g = row_gradient(row, id, scale, class_weight_sum);
@@ -236,7 +239,7 @@ struct SoftmaxLoss {
           }
           x[j][i] = d;
         }
-        store(v, x[j]);
+        store_elements(dx, v, V, x[j]);
       }
     });
   }

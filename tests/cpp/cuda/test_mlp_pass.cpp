@@ -1,6 +1,5 @@
 // The loss and the gradients of the model in one pass over the examples, against the CPU.
 #include <algorithm>
-#include <optional>
 
 #include "kernels/cuda/mlp_cross_entropy-inl.h"
 #include "mlp_model.h"
@@ -22,16 +21,16 @@ std::vector<std::string> launches_of(const LossAndGradients<float>& problem) {
 #endif
 }
 
-bool goes_by_a_pass(const LossAndGradients<float>& problem) {
+bool goes_by(const LossAndGradients<float>& problem, const std::string& kernel) {
   const std::vector<std::string> launches = launches_of(problem);
-  return std::any_of(launches.begin(), launches.end(), [](const std::string& name) {
-    return name.find("MlpPassKernel") != std::string::npos;
+  return std::any_of(launches.begin(), launches.end(), [&](const std::string& name) {
+    return name.find(kernel) != std::string::npos;
   });
 }
 
 void agrees(const LossAndGradients<float>& problem) {
 #if !ON_DEVICE
-  CHECK(goes_by_a_pass(problem));
+  CHECK(goes_by(problem, "MlpPassKernel"));
 #endif
   agree(tolerance, problem.name(), problem);
 }
@@ -108,15 +107,24 @@ TEST(mlp_pass_of_embeddings_that_are_not_finite) {
   CHECK(std::isnan(problem(Device())[2][0]));  // dweight
 }
 
-TEST(mlp_pass_leaves_large_models_to_the_layers) {
+TEST(mlp_pass_in_less_shared_memory_has_the_same_bits) {
 #if !ON_DEVICE
-  CHECK(!goes_by_a_pass({{3, 3, 400, 3, 64}, 0}));
-  emulation::set_most_shared_bytes(99 * 1024);
-  CHECK(!goes_by_a_pass({{3, 3, 27, 3, 200}, 0}));
-  emulation::set_most_shared_bytes(163 * 1024);  // an A100's
-  CHECK(goes_by_a_pass({{3, 3, 27, 3, 200}, 0}));
+  const LossAndGradients<float> problem({40, 3, 27, 10, 200}, 0);
+  const Results got = problem(Device());
+  for (const int64_t kib : {163, 99}) {  // of an A100, and of smaller devices
+    emulation::set_most_shared_bytes(kib * 1024);
+    CHECK_EQ(goes_by(problem, "MlpPassKernel<false>"), kib == 163);
+    if (kib == 163) CHECK(sides::same_bits(problem(Device()), got));
+  }
   emulation::set_most_shared_bytes(227 * 1024);
+  CHECK(goes_by(problem, "MlpPassKernel<true>"));
 #endif
+}
+
+TEST(mlp_pass_leaves_large_models_to_the_layers) {
   const LossAndGradients<float> problem({40, 3, 400, 3, 64}, 0);
+#if !ON_DEVICE
+  CHECK(!goes_by(problem, "MlpPassKernel"));
+#endif
   agree(tolerance, problem.name(), problem);
 }
