@@ -207,7 +207,7 @@ def _way(model: MLP, config: TrainConfig) -> tuple[bool, str]:
     unknown = "direct=True" if c.direct else _unknown_term(config)
     if unknown is not None:
         return False, f"{graph} {unknown} is not among what the training kernel does"
-    cluster, least, most = ops.training_shared_bytes(
+    cluster, alone, least, most = ops.training_shared_bytes(
         model.embedding.weight.detach(),
         c.vocab_size,
         c.block_size,
@@ -217,11 +217,11 @@ def _way(model: MLP, config: TrainConfig) -> tuple[bool, str]:
     )
     need = "more than any block has" if least >= 2**40 else _kib(least)
     need += f" of the {_kib(most)} of shared memory that a block has"
-    if least <= most and cluster == 1:
-        return True, f"in one kernel, since model and batch take {need}"
     if least <= most:
-        by = f"in one kernel by a cluster of {cluster} blocks"
-        return True, f"{by}, since model and batch take in each {need}"
+        by = "in one kernel" if cluster == 1 else f"in one kernel by a cluster of {cluster} blocks"
+        each = "" if cluster == 1 else " in each"
+        wider = "" if alone == cluster else f"; alone, it is given {alone} blocks"
+        return True, f"{by}, since model and batch take{each} {need}{wider}"
     where = "" if cluster == 1 else f" in each of {cluster} blocks"
     return False, f"{graph} model and batch would take{where} {need}"
 

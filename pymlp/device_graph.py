@@ -138,15 +138,13 @@ class _Step:
 
     @torch.no_grad()
     def _launch(self) -> None:
-        rows = self._indices.index_select(0, self.number).view(-1)
-        loss, gradients = self._loss.with_gradients(
-            self._engine.tokens.index_select(0, rows),
-            self._engine.targets.index_select(0, rows),
-            self._number_before + self.number,
+        tokens, targets = ops.step_batch(
+            self._indices, self.number, self._engine.tokens, self._engine.targets
         )
-        factor = self._factor(gradients)
-        self._losses.index_copy_(0, self.number, loss.double().view(1))
-        # Last, and one op: it updates, and counts the step as done.
+        loss, gradients = self._loss.with_gradients(
+            tokens, targets, self._number_before, self.number
+        )
+        # Last, and one op: it updates, notes the loss, and counts the step as done.
         ops.mlp_update(
             self._parameters,
             gradients,
@@ -154,7 +152,9 @@ class _Step:
             self._second,
             self._rates,
             self.number,
-            factor,
+            self._factor(gradients),
+            loss,
+            self._losses,
             self._engine.settings,
         )
 
@@ -189,9 +189,9 @@ class _Loss:
         self._is_one_op = not (model.config.direct or config.z_loss or config.dropout)
 
     def with_gradients(
-        self, tokens: Tensor, targets: Tensor, step: Tensor
+        self, tokens: Tensor, targets: Tensor, before: Tensor, number: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """The loss of a batch in step number ``step`` (1,), and the gradient of each parameter:
+        """The loss of a batch in step ``before + number`` (1,), and the gradient of each parameter:
         of those that are frozen, any tensor."""
         parameters = list(self._model.parameters())
         if self._is_one_op:
@@ -212,17 +212,18 @@ class _Loss:
                 targets,
                 label_smoothing=self._config.label_smoothing,
                 z_loss=self._config.z_loss,
-                dropout=self._masks(step),
+                dropout=self._masks(before, number),
             )
             found = iter(torch.autograd.grad(loss, trained))
         gradients = [next(found).contiguous() if p.requires_grad else p for p in parameters]
         return loss.detach(), gradients
 
-    def _masks(self, step: Tensor) -> DropoutMasks | None:
+    def _masks(self, before: Tensor, number: Tensor) -> DropoutMasks | None:
         """Those of `pymlp.dropout.dropout_masks`, drawn on the device."""
         config, sizes = self._config, self._model.config
         if config.dropout == 0.0:
             return None
+        step = before + number
 
         def mask(hidden: bool, columns: int) -> Tensor:
             drawn: Tensor = ops.dropout_mask(

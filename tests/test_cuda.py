@@ -36,6 +36,7 @@ TRAINING_OPS = [
     "training_shared_bytes",
     "train_models",
     "training_rates",
+    "step_batch",
     "mlp_update",
     "dropout_mask",
 ]

@@ -65,7 +65,7 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   // Training in place, where CUDA kernels run (csrc/ops/training.h has what the arguments are).
   m.def("training_shared_bytes("
         "Tensor like, int vocab_size, int block_size, int n_embd, int n_hidden, int batch_size"
-        ") -> (int cluster, int least, int most)");
+        ") -> (int cluster, int alone, int least, int most)");
   m.def("train_models("
         "Tensor(a!)[] parameters, Tensor(b!)[] first, Tensor(c!)[] second, "
         "Tensor tokens, Tensor targets, Tensor[] indices, Tensor[] rates, "
@@ -74,8 +74,11 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   m.def("training_rates(Tensor lr, Tensor done, Tensor like, float[] settings) -> Tensor");
   m.def("mlp_update("
         "Tensor(a!)[] parameters, Tensor[] gradients, Tensor(b!)[] first, Tensor(c!)[] second, "
-        "Tensor rates, Tensor(d!) number, Tensor? factor, float[] settings"
+        "Tensor rates, Tensor(d!) number, Tensor? factor, Tensor loss, Tensor(e!) losses, "
+        "float[] settings"
         ") -> ()");
+  m.def("step_batch(Tensor indices, Tensor number, Tensor tokens, Tensor targets) "
+        "-> (Tensor, Tensor)");
   m.def("dropout_mask("
         "Tensor like, Tensor step, int seed, bool hidden, float p, int rows, int columns"
         ") -> Tensor");

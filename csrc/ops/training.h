@@ -137,26 +137,28 @@ inline void check_vector(const Argument& a, const Argument& like, ScalarType dty
   check_in_place(a);
 }
 
-// How many blocks train a model in train_models, the bytes of shared memory that it needs in each
-// of them, and those that a block may have. If these are fewer, it has no room even in so many.
+// How many blocks it takes to train a model in train_models, how many train it when it is alone,
+// the bytes of shared memory that it needs in each block of the former, and those that a block may
+// have. If these are fewer, it has no room even in so many.
 template <class Backend>
-std::tuple<int64_t, int64_t, int64_t> training_shared_bytes(const Tensor& like, int64_t V,
-                                                            int64_t T, int64_t E, int64_t H,
-                                                            int64_t B) {
+std::tuple<int64_t, int64_t, int64_t, int64_t> training_shared_bytes(const Tensor& like, int64_t V,
+                                                                     int64_t T, int64_t E,
+                                                                     int64_t H, int64_t B) {
   constexpr const char* op = "training_shared_bytes";
   const Backend backend(op, like.device());
   const int64_t most = most_shared_bytes();
-  int cluster = 0;
+  int cluster = 0, alone = 0;
   int64_t least = 0;
   with_trained_type(op, like, [&](auto tag) {
     using A = decltype(tag);
     const auto narrow = [](int64_t n) { return int32_t(n < 0x7fffffff ? n : 0x7fffffff); };
     const TrainingSizes sizes{narrow(V), narrow(T), narrow(E), narrow(H), narrow(B)};
     cluster = smallest_cluster<A>(sizes, most);
-    if (cluster == 0) cluster = cuda_training<A>().largest_cluster();
+    alone = widest_cluster<A>(sizes, most, 1);
+    if (cluster == 0) cluster = largest_present_cluster<A>();
     least = cuda_training<A>().least_shared_bytes(sizes, cluster);
   });
-  return {cluster, least, most};
+  return {cluster, alone, least, most};
 }
 
 // Arguments of train_models. Of each model: indices (K, B) of examples, rates (K) float64, losses
@@ -265,11 +267,11 @@ void train(const Backend& backend, const RunsOfSteps& runs) {
   size_t workspace = 0;
   for (size_t i = 0; i < runs.count(); ++i) {
     const TrainingModel<A> model = runs.model<A>(i);
-    const int cluster = smallest_cluster<A>(model.sizes, room);
+    const int cluster = widest_cluster<A>(model.sizes, room, static_cast<int64_t>(runs.count()));
+    const int most = largest_present_cluster<A>();
     check(cluster > 0, "pymlp.", runs.op, ": model ", i, " needs ",
-          training.least_shared_bytes(model.sizes, training.largest_cluster()),
-          " bytes of shared memory in each of ", training.largest_cluster(),
-          " blocks, a block has ", room);
+          training.least_shared_bytes(model.sizes, most), " bytes of shared memory in each of ",
+          most, " blocks, a block has ", room);
     by_cluster[cluster].models.push_back(model);
     workspace += training.workspace(model, cluster, room);
   }
@@ -333,12 +335,14 @@ Tensor training_rates(const Tensor& lr, const Tensor& done, const Tensor& like,
   return out;
 }
 
-// The update of a step, number (1) of those of `rates`, whose gradients are first multiplied with
-// factor (1). Counts it: number is one more afterwards. Gradients of what is frozen are not read.
+// The end of a step, number (1) of those of `rates` and `losses`: the update by its gradients,
+// which are first multiplied with factor (1). Notes its loss () among the losses (K) float64, and
+// counts it: number is one more afterwards. Gradients of what is frozen are not read.
 template <class Backend>
 void mlp_update(const Tensors& parameters, const Tensors& gradients, const Tensors& first,
                 const Tensors& second, const Tensor& rates, const Tensor& number,
-                const std::optional<Tensor>& factor, const std::vector<double>& settings) {
+                const std::optional<Tensor>& factor, const Tensor& loss, const Tensor& losses,
+                const std::vector<double>& settings) {
   constexpr const char* op = "mlp_update";
   const TrainingSettings s(op, settings.data(), settings.size());
   for (const Tensors* list : {&parameters, &gradients, &first, &second}) {
@@ -359,6 +363,9 @@ void mlp_update(const Tensors& parameters, const Tensors& gradients, const Tenso
   check_in_place({op, "rates", rates});
   check_vector({op, "number", number}, like, ScalarType::Long, 1);
   if (factor) check_vector({op, "factor", *factor}, like, parameters[0].scalar_type(), 1);
+  check_shape({op, "loss", loss}, {});
+  check_like({op, "loss", loss}, like);
+  check_vector({op, "losses", losses}, like, ScalarType::Double, rates.size(0));
   const Backend backend(op, parameters[0].device());
   with_trained_type(op, parameters[0], [&](auto tag) {
     using A = decltype(tag);
@@ -380,8 +387,8 @@ void mlp_update(const Tensors& parameters, const Tensors& gradients, const Tenso
     if (s.parameters == most_parameters) problem.direct = updated(5);
     problem.step = s.rule;
     const DeviceStep<A> step{mutable_data<int64_t>(number),
-                             reinterpret_cast<const StepRates<A>*>(data<A>(rates)),
-                             data<A>(factor)};
+                             reinterpret_cast<const StepRates<A>*>(data<A>(rates)), data<A>(factor),
+                             data<A>(loss), mutable_data<double>(losses)};
     const auto launch = [&](void*, const Queue& queue) {
       cuda_training<A>().update(problem, step, queue);
     };

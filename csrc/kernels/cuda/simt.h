@@ -35,7 +35,7 @@
 // block that has asked for the same ones, to be read: not before a cluster barrier after it was
 // written, nor after one before it is written again or its block ends. Kernels that do so are in
 // files that are compiled for sm_90 and newer alone, where has_clusters is true;
-// largest_cluster<Kernel>() is what the device has.
+// clusters_at_once<Kernel>(size) is how many the device runs: 0 if it has none of that size.
 //
 // float_of_bits and bits_of_float are of a float's 32 bits.
 //

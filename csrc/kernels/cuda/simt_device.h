@@ -7,6 +7,7 @@
 
 #include <map>
 #include <mutex>
+#include <utility>
 
 #include "kernels/cuda/queue.h"
 
@@ -206,40 +207,35 @@ struct LaunchConfig {
 
 // May leave an error behind.
 template <class Kernel>
-int find_largest_cluster(int device) {
-  int supported = 0;
+int ask_for_clusters_at_once(int device, int size) {
+  int supported = 0, clusters = 0;
   if (cudaDeviceGetAttribute(&supported, cudaDevAttrClusterLaunch, device) != cudaSuccess ||
       !supported || allow_shared_bytes<Kernel>() != cudaSuccess) {
-    return 1;
+    return 0;
   }
-  for (int size = most_cluster_size; size > 1; size /= 2) {
-    const LaunchConfig<Kernel> launch({size}, most_shared_bytes(), size);
-    int clusters = 0;
-    if (cudaOccupancyMaxActiveClusters(&clusters,
-                                       reinterpret_cast<const void*>(&run_kernel<Kernel>),
-                                       &launch.config) == cudaSuccess &&
-        clusters > 0) {
-      return size;
-    }
-  }
-  return 1;
+  const LaunchConfig<Kernel> launch({size}, most_shared_bytes(), size);
+  const void* const kernel = reinterpret_cast<const void*>(&run_kernel<Kernel>);
+  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch.config) != cudaSuccess) return 0;
+  return clusters;
 }
 
-// The blocks that a cluster may have on the current device, all with the most shared memory: 1
-// where there are no clusters. Each device is asked once.
+// The clusters of so many blocks, all with the most shared memory, that the current device runs at
+// once: 0 where there are none. Each device is asked once.
 template <class Kernel>
-int largest_cluster() {
+int clusters_at_once(int size) {
   static std::mutex mutex;
-  static std::map<int, int> of_devices;
+  static std::map<std::pair<int, int>, int> known;  // by device and size
   const std::lock_guard<std::mutex> lock(mutex);
-  int device = 0, largest = 1;
-  if (cudaGetDevice(&device) == cudaSuccess) {
-    const auto known = of_devices.find(device);
-    if (known != of_devices.end()) return known->second;
-    largest = of_devices[device] = find_largest_cluster<Kernel>(device);
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
   }
+  const auto found = known.find({device, size});
+  if (found != known.end()) return found->second;
+  const int clusters = known[{device, size}] = ask_for_clusters_at_once<Kernel>(device, size);
   (void)cudaGetLastError();
-  return largest;
+  return clusters;
 }
 
 template <class Kernel>

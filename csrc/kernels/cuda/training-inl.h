@@ -38,6 +38,7 @@ class TrainingBlock {
         next_with(t.shared<int32_t>(l.z.B * l.z.T)),
         row_losses(t.shared<double>(l.z.B)),
         sums(t.shared<double>(t.warps)),
+        squares(t.shared<double>(l.squares())),
         blocks(t, l),
         first(t, states > 0 ? l.parameters : 0, m.state_in_shared, blocks.own(m.state, states)),
         second(t, states > 1 ? l.parameters : 0, m.state_in_shared,
@@ -166,29 +167,41 @@ class TrainingBlock {
   using Columns = SharedFactor<A, true>;
 
   PYMLP_DEVICE void compute_hidden() const {
-    shared_product(t, Rows{input, 0, l.row_k}, Columns{parameters, l.hidden_weight, l.row_h},
-                   l.rows, l.columns, l.K + 1, 1, [&](const auto& tile, int) {
+    product(Rows{input, 0, l.row_k}, Columns{parameters, l.hidden_weight, l.row_h}, l.rows,
+            l.columns, SumParts::whole(l.K + 1), [&](const auto& tile, int) {
 #pragma unroll
-                     for (int s = 0; s < tile.height; ++s) {
-                       A x[4];
+              for (int s = 0; s < tile.height; ++s) {
+                A x[4];
 #pragma unroll
-                       for (int c = 0; c < 4; ++c) {
-                         x[c] = tile.j(c) == l.units ? A(1) : tanh_of(tile.sum[s][c]);
-                       }
-                       store_four(hidden, tile.i(s) * l.row_h + tile.j(0), x);
-                     }
-                   });
+                for (int c = 0; c < 4; ++c) {
+                  x[c] = tile.j(c) == l.units ? A(1) : tanh_of(tile.sum[s][c]);
+                }
+                store_four(hidden, tile.i(s) * l.row_h + tile.j(0), x);
+              }
+            });
   }
 
   PYMLP_DEVICE void compute_logits() const {
     add_in_parts(Rows{hidden, 0, l.row_h}, Rows{parameters, l.output_weight, l.row_h}, l.z.V,
-                 l.columns, l.logit_parts, dhidden, l.row_v);
+                 l.logit_parts, dhidden, l.row_v);
   }
 
-  // out (parts, rows, row) = the parts of a (rows, R) b (J, R)ᵀ.
-  PYMLP_DEVICE void add_in_parts(const Rows& a, const Rows& b, int J, int R, int parts,
+  template <class Left, class Right, class Body>
+  PYMLP_DEVICE void product(const Left& a, const Right& b, int I, int J, const SumParts& parts,
+                            const Body& body) const {
+    const int tiles = (I + 7) / 8 * fours_of(J) * parts.parts;
+    // In halves, few tiles are still no more than a warp to each of four schedulers.
+    if (4 * tiles <= t.threads) {
+      shared_product<4>(t, a, b, I, J, parts, body);
+    } else {
+      shared_product<8>(t, a, b, I, J, parts, body);
+    }
+  }
+
+  // out (parts, rows, row) = the parts of a (rows, ...) b (J, ...)ᵀ.
+  PYMLP_DEVICE void add_in_parts(const Rows& a, const Rows& b, int J, const SumParts& parts,
                                  Shared<A> out, int row) const {
-    shared_product(t, a, b, l.rows, J, R, parts, [&](const auto& tile, int part) {
+    product(a, b, l.rows, J, parts, [&](const auto& tile, int part) {
 #pragma unroll
       for (int s = 0; s < tile.height; ++s) {
 #pragma unroll
@@ -204,10 +217,9 @@ class TrainingBlock {
     const int32_t target = now[l.z.B * l.z.T + b];
     A largest = -infinity<A>(), at_target = not_a_number<A>();
     for (int v = t.lane; v < l.z.V; v += warp_size) {
-      A logit = dhidden[b * l.row_v + v];
-      for (int part = 1; part < blocks.parts(l.logit_parts); ++part) {
-        logit += A(dhidden[(part * l.rows + b) * l.row_v + v]);
-      }
+      const A logit = sum_of_pairs(blocks.parts(l.logit_parts), [&](int part) {
+        return A(dhidden[(part * l.rows + b) * l.row_v + v]);
+      });
       dlogits[b * l.row_v + v] = logit;
       largest = logit > largest ? logit : largest;
       if (v == target) at_target = logit;
@@ -241,41 +253,41 @@ class TrainingBlock {
 
   // Up to tanh's input. The column of the bias becomes 0, as its hidden unit is 1.
   PYMLP_DEVICE void compute_dhidden() const {
-    shared_product(t, Rows{dlogits, 0, l.row_v}, Columns{parameters, l.output_weight, l.row_h},
-                   l.rows, l.columns, l.z.V, 1, [&](const auto& tile, int) {
+    product(Rows{dlogits, 0, l.row_v}, Columns{parameters, l.output_weight, l.row_h}, l.rows,
+            l.columns, SumParts::whole(l.z.V), [&](const auto& tile, int) {
 #pragma unroll
-                     for (int s = 0; s < tile.height; ++s) {
-                       const int at = tile.i(s) * l.row_h + tile.j(0);
-                       A x[4];
-                       load_four(hidden, at, x);
+              for (int s = 0; s < tile.height; ++s) {
+                const int at = tile.i(s) * l.row_h + tile.j(0);
+                A x[4];
+                load_four(hidden, at, x);
 #pragma unroll
-                       for (int c = 0; c < 4; ++c) x[c] = tile.sum[s][c] * (1 - x[c] * x[c]);
-                       store_four(dhidden, at, x);
-                     }
-                   });
+                for (int c = 0; c < 4; ++c) x[c] = tile.sum[s][c] * (1 - x[c] * x[c]);
+                store_four(dhidden, at, x);
+              }
+            });
   }
 
   PYMLP_DEVICE void update_output_weight(int64_t k) const {
     const UpdateRule<A> rule = rule_of(k, A(1));
-    shared_product(t, Columns{dlogits, 0, l.row_v}, Columns{hidden, 0, l.row_h}, l.z.V, l.columns,
-                   l.z.B, 1, [&](const auto& tile, int) {
-                     update_rows(rule, tile, l.output_weight,
-                                 [&](int v, int h) { return l.owner_in_output(v, h); });
-                   });
+    product(Columns{dlogits, 0, l.row_v}, Columns{hidden, 0, l.row_h}, l.z.V, l.columns,
+            SumParts::whole(l.z.B), [&](const auto& tile, int) {
+              update_rows(rule, tile, l.output_weight,
+                          [&](int v, int h) { return l.owner_in_output(v, h); });
+            });
   }
 
   PYMLP_DEVICE void update_hidden_weight(int64_t k) const {
     const UpdateRule<A> rule = rule_of(k, A(1));
-    shared_product(t, Columns{input, 0, l.row_k}, Columns{dhidden, 0, l.row_h}, l.K + 1, l.units,
-                   l.z.B, 1, [&](const auto& tile, int) {
-                     update_rows(rule, tile, l.hidden_weight,
-                                 [&](int k, int h) { return l.owner_in_hidden(k, h); });
-                   });
+    product(Columns{input, 0, l.row_k}, Columns{dhidden, 0, l.row_h}, l.K + 1, l.units,
+            SumParts::whole(l.z.B), [&](const auto& tile, int) {
+              update_rows(rule, tile, l.hidden_weight,
+                          [&](int k, int h) { return l.owner_in_hidden(k, h); });
+            });
   }
 
   PYMLP_DEVICE void compute_dinput() const {
     add_in_parts(Rows{dhidden, 0, l.row_h}, Rows{parameters, l.hidden_weight, l.row_h}, l.K,
-                 l.units, l.input_parts, hidden, l.row_k);
+                 l.input_parts, hidden, l.row_k);
   }
 
   // For the embedding: where each token of the batch is first, and for each place the next one with
@@ -307,11 +319,8 @@ class TrainingBlock {
       const int begin = int32_t(first_with[n / E]) - k * count;
       for (int i = begin; i >= 0; i = int32_t(next_with[i])) {
         const int at = i / l.z.T * l.row_k + i % l.z.T * E + n % E;
-        A dinput = 0;
-        for (int part = 0; part < blocks.parts(l.input_parts); ++part) {
-          dinput += A(hidden[part * l.rows * l.row_k + at]);
-        }
-        sum += dinput;
+        sum += sum_of_pairs(blocks.parts(l.input_parts),
+                            [&](int part) { return A(hidden[part * l.rows * l.row_k + at]); });
       }
       if (!m.trained[0]) continue;
       if (wants_norm) {
@@ -382,15 +391,50 @@ class TrainingBlock {
     if (states > 1) second.store(at, w);
   }
 
-  // Where all gradients are kept: padding and what is frozen have 0. The embedding's are in every
-  // block, and count once.
-  PYMLP_DEVICE void clip_and_update(int64_t k) const {
-    double squares = 0;
-    for (int i = t.thread + blocks.counted_elsewhere(); i < l.parameters; i += t.threads) {
-      const double g = double(gradient.get(i));
-      squares += g * g;
+  // Σ gradient² of both weights and their biases, in every thread: each part of the hidden units in
+  // sums over every eighth row, so that it does not matter which block has it.
+  PYMLP_DEVICE double squares_of_weights() const {
+    constexpr int count = TrainingLayout::square_sums;
+    const int output_row = l.K + 1, rows = output_row + l.z.V;
+    for (int i = t.warp; i < l.squares(); i += t.warps) {
+      const int begin = 4 * l.logit_parts.begin(i / count);
+      const int end =
+          i / count + 1 < l.logit_parts.parts ? 4 * l.logit_parts.begin(i / count + 1) : l.columns;
+      double sum = 0;
+      for (int row = i % count; row < rows; row += count) {
+        const int at = row < output_row ? l.hidden_weight + row * l.row_h
+                                        : l.output_weight + (row - output_row) * l.row_h;
+        for (int h = begin + t.lane; h < end; h += warp_size) {
+          const double g = double(gradient.get(at + h));
+          sum += g * g;
+        }
+      }
+      sum = lanes_sum<warp_size>(t, sum);
+      if (t.lane == 0) squares[i] = sum;
     }
-    const double norm = sqrt_of(blocks.add_squares(block_sum(t, sums, squares))) / l.z.B;
+    blocks.share_squares(t);  // all parts' sums
+    double sum = 0;
+    if (t.lane < l.logit_parts.all_parts) {
+      const Shared<double> theirs = blocks.squares_of(squares, t.lane);
+      const int part = t.lane % l.logit_parts.parts;
+      for (int i = 0; i < count; ++i) sum += double(theirs[part * count + i]);
+    }
+    return lanes_sum<warp_size>(t, sum);
+  }
+
+  PYMLP_DEVICE double squares_of_embedding() const {
+    double sum = 0;
+    for (int i = t.thread; i < l.hidden_weight; i += t.threads) {
+      const double g = double(gradient.get(i));
+      sum += g * g;
+    }
+    return block_sum(t, sums, sum);
+  }
+
+  // Where all gradients are kept: padding and what is frozen have 0.
+  PYMLP_DEVICE void clip_and_update(int64_t k) const {
+    const double all_squares = squares_of_embedding() + squares_of_weights();
+    const double norm = sqrt_of(all_squares) / l.z.B;
     if (m.grad_norms && blocks.is_first() && t.thread == 0) m.grad_norms[k] = norm;
     double scale = m.max_grad_norm > 0 ? m.max_grad_norm / (norm + 1e-6) : 1;
     if (scale > 1) scale = 1;  // nan stays nan
@@ -414,7 +458,7 @@ class TrainingBlock {
   const Shared<A> parameters, input, hidden, dhidden, dlogits;
   const Shared<int32_t> even_ids, odd_ids;  // of even and odd steps
   const Shared<int32_t> first_with, next_with;
-  const Shared<double> row_losses, sums;
+  const Shared<double> row_losses, sums, squares;
   const Blocks<A> blocks;
   const Placed<A> first, second, gradient;
 };

@@ -1,5 +1,6 @@
 // Training steps on the device, in the types that models are trained in.
 #include "kernels/cuda/dropout-inl.h"
+#include "kernels/cuda/step_batch-inl.h"
 #include "kernels/cuda/training-inl.h"
 #include "kernels/cuda/training_clusters.h"
 
@@ -27,12 +28,14 @@ int64_t least_shared_bytes(const TrainingSizes& sizes, int cluster) {
   return TrainingLayout::shared_bytes<A>(sizes, cluster, TrainModels<A>::threads / warp_size);
 }
 
+// The end of a step: its loss, and that it is done.
+template <class A>
 struct CountStep {
   static constexpr int threads = warp_size;
-  int64_t* number;
+  DeviceStep<A> step;
 
   PYMLP_DEVICE void operator()(Thread& t) const {
-    if (t.thread == 0) ++*number;
+    if (t.thread == 0) step.losses[(*step.number)++] = double(*step.loss);
   }
 };
 
@@ -59,7 +62,8 @@ int64_t place(TrainingModel<A>& m, int cluster, int64_t most, Workspace& workspa
 template <class A>
 Training<A> training() {
   Training<A> k{};
-  k.largest_cluster = largest_training_cluster<A>;
+  k.clusters_at_once = training_clusters_at_once<A>;
+  k.most_blocks = TrainingLayout::most_blocks;
   k.least_shared_bytes = least_shared_bytes<A>;
   k.place = [](TrainingModel<A>& model, int cluster, int64_t most, void* memory) {
     Workspace workspace(memory);
@@ -84,8 +88,9 @@ Training<A> training() {
   };
   k.update = [](const MlpUpdate<A>& p, const DeviceStep<A>& step, const Queue& queue) {
     mlp_update(p, UpdateRule<A>(p.step, {}, A(1)), step, queue);
-    launch(queue, {1}, CountStep{step.number});
+    launch(queue, {1}, CountStep<A>{step});
   };
+  k.batch = step_batch;
   k.dropout_mask = dropout_mask<A>;
   return k;
 }

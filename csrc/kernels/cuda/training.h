@@ -2,10 +2,10 @@
 // for devices that have clusters. Includes nothing of CUDA.
 //
 // Two ways. `train` is one launch for many steps of many models: a block, or a cluster of blocks,
-// trains a model whose parameters stay in shared memory. `rates` and `update` are the parts of a
-// step of any size that are missing in Operators, and `dropout_mask` that of a step with dropout:
-// they take all that changes from step to step from the device, so that a captured CUDA graph of a
-// step can be replayed.
+// trains a model whose parameters stay in shared memory. `rates`, `batch` and `update` are the
+// parts of a step of any size that are missing in Operators, and `dropout_mask` that of a step with
+// dropout: they take all that changes from step to step from the device, so that a captured CUDA
+// graph of a step can be replayed.
 #pragma once
 
 #include <cstddef>
@@ -64,6 +64,17 @@ struct DeviceStep {
   int64_t* number = nullptr;            // (1), from 0
   const StepRates<A>* rates = nullptr;  // by number
   const A* factor = nullptr;            // (1), or null: 1
+  const A* loss = nullptr;              // (1)
+  double* losses = nullptr;             // by number, out
+};
+
+// The examples of a step, whose number is read on the device.
+struct StepBatch {
+  int64_t N, T, B;
+  Ids tokens, targets;             // (N, T), (N): all there are
+  const int32_t* indices;          // (steps, B)
+  const int64_t* number;           // (1), from 0
+  void *tokens_out, *targets_out;  // (B, T), (B): of the types of those
 };
 
 // Factors (rows, columns) of the units of a layer, drawn for a step whose number is read on the
@@ -80,8 +91,11 @@ struct DropoutMask {
 
 template <class A>
 struct Training {
-  // The blocks of a cluster on the current device: 1 where there are no clusters.
-  int (*largest_cluster)();
+  // The clusters of so many blocks, 2, 4 or 8, that the current device runs at once: 0 where there
+  // are none.
+  int (*clusters_at_once)(int size);
+  // In the largest of these a model of these sizes has the bits that it has in one block.
+  int (*most_blocks)(const TrainingSizes&);
   // Bytes of shared memory in each block of a cluster of so many without which a model of these
   // sizes cannot be trained by `train`.
   int64_t (*least_shared_bytes)(const TrainingSizes&, int cluster);
@@ -97,8 +111,9 @@ struct Training {
   // out[k] = the rates of update number *done + k + 1 at learning rate lr[k].
   void (*rates)(int64_t count, const double* lr, const int64_t* done, const OptimizerStep& rule,
                 StepRates<A>* out, const Queue&);
-  // As Operators::mlp_update, of whose step lr, step and factor are not used; then adds 1 to
-  // DeviceStep::number.
+  void (*batch)(const StepBatch&, const Queue&);
+  // As Operators::mlp_update, of whose step lr, step and factor are not used; then notes the loss
+  // and adds 1 to DeviceStep::number.
   void (*update)(const MlpUpdate<A>&, const DeviceStep<A>&, const Queue&);
   void (*dropout_mask)(const DropoutMask<A>&, const Queue&);
 };
@@ -110,19 +125,41 @@ const Training<float>& cuda_training<float>();
 template <>
 const Training<double>& cuda_training<double>();
 
-// How many blocks train a model of these sizes on the current device, of whose shared memory each
-// has `most_shared_bytes`: the fewest of 1, 2, 4 and 8 that have room for it; 0 if none have.
+constexpr int largest_cluster = 8;
+
+// The largest that the current device has: 1 where there are no clusters.
+template <class A>
+int largest_present_cluster() {
+  int cluster = largest_cluster;
+  while (cluster > 1 && cuda_training<A>().clusters_at_once(cluster) == 0) cluster /= 2;
+  return cluster;
+}
+
+// How many blocks it takes to train a model of these sizes on the current device, of whose shared
+// memory each has `most_shared_bytes`: the fewest of 1, 2, 4 and 8 that have room for it; 0 if none
+// have.
 template <class A>
 int smallest_cluster(const TrainingSizes& sizes, int64_t most_shared_bytes) {
   const Training<A>& training = cuda_training<A>();
-  const auto fits = [&](int cluster) {
-    return training.least_shared_bytes(sizes, cluster) <= most_shared_bytes;
+  for (int cluster = 1; cluster <= largest_cluster; cluster *= 2) {
+    if (cluster > 1 && training.clusters_at_once(cluster) == 0) continue;
+    if (training.least_shared_bytes(sizes, cluster) <= most_shared_bytes) return cluster;
+  }
+  return 0;
+}
+
+// How many blocks train it when so many models are trained at once: as many as still train all of
+// these side by side, of those in which its bits are the same.
+template <class A>
+int widest_cluster(const TrainingSizes& sizes, int64_t most_shared_bytes, int64_t models) {
+  const Training<A>& training = cuda_training<A>();
+  int cluster = smallest_cluster<A>(sizes, most_shared_bytes);
+  const auto goes = [&](int wider) {
+    return wider <= training.most_blocks(sizes) && training.clusters_at_once(wider) >= models &&
+           training.least_shared_bytes(sizes, wider) <= most_shared_bytes;
   };
-  if (fits(1)) return 1;
-  const int largest = training.largest_cluster();
-  int cluster = 2;
-  while (cluster <= largest && !fits(cluster)) cluster *= 2;
-  return cluster <= largest ? cluster : 0;
+  while (cluster > 0 && 2 * cluster <= largest_cluster && goes(2 * cluster)) cluster *= 2;
+  return cluster;
 }
 
 // Bytes of shared memory that a block may have on the current device; 0 if there is no answer.

@@ -8,9 +8,9 @@ namespace pymlp {
 namespace cuda {
 
 template <class A>
-int largest_training_cluster() {
-  if constexpr (has_clusters) return largest_cluster<TrainModelsByClusters<A>>();
-  return 1;
+int training_clusters_at_once(int size) {
+  if constexpr (has_clusters) return clusters_at_once<TrainModelsByClusters<A>>(size);
+  return 0;
 }
 
 template <class A>
@@ -23,8 +23,8 @@ void train_by_clusters(const TrainingModel<A>* models, int64_t count, int cluste
   }
 }
 
-template int largest_training_cluster<float>();
-template int largest_training_cluster<double>();
+template int training_clusters_at_once<float>(int);
+template int training_clusters_at_once<double>(int);
 template void train_by_clusters(const TrainingModel<float>*, int64_t, int, int64_t, const Queue&);
 template void train_by_clusters(const TrainingModel<double>*, int64_t, int, int64_t, const Queue&);
 

@@ -6,9 +6,9 @@
 namespace pymlp {
 namespace cuda {
 
-// As Training<A> has them; 1 also where the kernel was compiled for no device that has clusters.
+// As Training<A> has them; 0 also where the kernel was compiled for no device that has clusters.
 template <class A>
-int largest_training_cluster();
+int training_clusters_at_once(int size);
 
 // As Training<A>::train, of clusters.
 template <class A>

@@ -11,10 +11,14 @@
 // The blocks of a cluster divide the hidden units, and so the columns of both weights, as evenly as
 // whole fours allow; the last has the bias of the output as well. The embedding and the batch are
 // whole in each. Arrays are equally long in all blocks, so that they lie in the same place.
+//
+// Sums over hidden units are made in parts, by different threads, and each block has whole ones. A
+// model has as many parts as one block has room for, however many blocks there are, so that it has
+// the same bits in any cluster of no more blocks than that; more, if it needs more blocks.
 #pragma once
 
-#include "kernels/cuda/common-inl.h"
 #include "kernels/cuda/training.h"
+#include "kernels/cuda/training_products-inl.h"
 
 namespace pymlp {
 namespace cuda {
@@ -33,7 +37,7 @@ struct TrainingLayout {
   int first, units, columns;                     // this block's hidden units; with the bias
   int row_k, row_v, row_h;                       // lengths of rows of K + 1, V and columns
   int hidden_weight, output_weight, parameters;  // where they begin; the length of all
-  int logit_parts, input_parts;  // sums over H are made in so many parts, by different threads
+  SumParts logit_parts, input_parts;             // of sums over hidden units; the first: the bias
 
   // Of block `rank` of a cluster of so many.
   PYMLP_HOST_DEVICE explicit TrainingLayout(const TrainingSizes& sizes, int cluster = 1,
@@ -50,8 +54,14 @@ struct TrainingLayout {
         hidden_weight(rounded_up(z.V * z.E, 4)),
         output_weight(hidden_weight + rounded_up(K + 1, 4) * row_h),
         parameters(output_weight + rounded_up(z.V, 4) * row_h),
-        logit_parts(parts(row_h / row_v)),
-        input_parts(parts(row_h / row_k)) {}
+        logit_parts(parts(row_v, columns, cluster, rank)),
+        input_parts(parts(row_k, units, cluster, rank)) {}
+
+  // The largest cluster in which a model has the bits that it has in one block.
+  static int most_blocks(const TrainingSizes& sizes) {
+    const TrainingLayout l(sizes);
+    return smaller(l.logit_parts.parts, l.input_parts.parts);
+  }
 
   // Elements of the arrays of a batch. The hidden layer is no longer needed when dinput is made,
   // dhidden not yet when the logits are: they share their memory.
@@ -60,6 +70,9 @@ struct TrainingLayout {
   PYMLP_HOST_DEVICE int dhidden() const { return rows * (row_h > row_v ? row_h : row_v); }
   PYMLP_HOST_DEVICE int dlogits() const { return rows * row_v; }
   PYMLP_HOST_DEVICE int ids() const { return z.B * (z.T + 1); }  // tokens, then targets
+  // Sums of squares of gradients: rows of the weights are dealt out to so many sums of each part.
+  static constexpr int square_sums = 8;
+  PYMLP_HOST_DEVICE int squares() const { return logit_parts.parts * square_sums; }
 
   // What each block of a cluster needs without state and gradients. In 64 bits: sizes may be any.
   template <class A>
@@ -77,7 +90,8 @@ struct TrainingLayout {
     return array(l.parameters, a) + array(l.input(), a) + array(l.hidden(), a) +
            array(l.dhidden(), a) + array(l.dlogits(), a) + 2 * array(l.ids(), id) +
            array(sizes.V, id) + array(int64_t(sizes.B) * sizes.T, id) + array(sizes.B, 8) +
-           array(warps, 8) + (cluster > 1 ? array(l.input(), a) + array(l.dlogits(), a) + 16 : 0);
+           array(warps, 8) + array(l.squares(), 8) +
+           (cluster > 1 ? array(l.input(), a) + array(l.dlogits(), a) : 0);
   }
   template <class A>
   int64_t array_bytes() const {
@@ -151,9 +165,15 @@ struct TrainingLayout {
     const int fours = (fours_of(H) * rank + cluster - 1) / cluster;
     return rank == cluster || 4 * fours > H ? H : 4 * fours;
   }
-  // A power of two: with one warp a part, as many for each of the four schedulers.
-  PYMLP_HOST_DEVICE static int parts(int fit) {
-    return fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+  // Sums of rows of so many numbers lie where one array of the hidden layer has its own; terms:
+  // this block's.
+  PYMLP_HOST_DEVICE SumParts parts(int row, int terms, int cluster, int rank) const {
+    const int row_of_one = padded_row(fours_of(z.H + 1));
+    int all = 1;  // a power of two
+    while (all < 32 && 2 * all * row <= row_of_one) all *= 2;
+    all = all > cluster ? all : cluster;
+    const int own = all / cluster;
+    return {own, rank * own, all, fours_of(z.H), fours_of(terms)};
   }
 };
 

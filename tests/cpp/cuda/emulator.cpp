@@ -81,7 +81,7 @@ struct Emulator {
   std::mt19937_64 random{1};
   std::vector<std::string> launches;
   int64_t most_shared_bytes = 227 * 1024;
-  int largest_cluster = 8;
+  int largest_cluster = 8, multiprocessors = 132;
   std::set<std::string> allowed_shared_bytes;
   std::vector<std::unique_ptr<Fiber>> fibers;
   ucontext_t scheduler;
@@ -243,7 +243,8 @@ void run_cluster(int64_t x, int64_t y) {
   }
 }
 
-// Towards zero: a device may round like that after each of its additions, and does not say.
+// Towards zero. A device may round like that, and does not say when: at the latest after four
+// products, as many as its smallest shape of a product adds up.
 float truncated(double x) {
   const float nearest = static_cast<float>(x);
   return std::isfinite(x) && std::fabs(nearest) > std::fabs(x) ? std::nextafter(nearest, 0.0f)
@@ -275,7 +276,10 @@ void multiply(const Warp& warp) {
     for (int j = 0; j < 4; ++j) {
       const int row = lane / 4 + j / 2 * 8, column = lane % 4 * 2 + j % 2;
       double sum = double(fragments(lane).c[j]);
-      for (int k = 0; k < 8; ++k) sum = truncated(sum + double(a[row][k]) * double(b[k][column]));
+      for (int k = 0; k < 8; ++k) {
+        sum += double(a[row][k]) * double(b[k][column]);
+        if (k % 4 == 3) sum = double(truncated(sum));
+      }
       fragments(lane).c[j] = float(sum);
     }
   }
@@ -323,9 +327,14 @@ int64_t most_shared_bytes() { return emulator().most_shared_bytes; }
 
 void set_most_shared_bytes(int64_t bytes) { emulator().most_shared_bytes = bytes; }
 
-int largest_cluster() { return emulator().largest_cluster; }
-
 void set_largest_cluster(int blocks) { emulator().largest_cluster = blocks; }
+
+void set_multiprocessors(int count) { emulator().multiprocessors = count; }
+
+int clusters_at_once(int size) {
+  const Emulator& e = emulator();
+  return size <= e.largest_cluster ? e.multiprocessors / size : 0;
+}
 
 void allow_shared_bytes(const char* kernel) { emulator().allowed_shared_bytes.insert(kernel); }
 

@@ -200,8 +200,8 @@ void allow_shared_bytes(const Queue&) {
 inline int64_t most_shared_bytes() { return emulation::most_shared_bytes(); }
 
 template <class Kernel>
-int largest_cluster() {
-  return emulation::largest_cluster();
+int clusters_at_once(int size) {
+  return emulation::clusters_at_once(size);
 }
 
 template <class Kernel>

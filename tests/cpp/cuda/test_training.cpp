@@ -183,11 +183,13 @@ TEST(an_update_by_numbers_on_the_device) {
       const device::Array<StepRates<float>> table(3);
       const device::Array<int64_t> before(std::vector<int64_t>{done}),
           count(std::vector<int64_t>{number});
-      const device::Array<float> factor(std::vector<float>{0.25f});
+      const device::Array<float> factor(std::vector<float>{0.25f}), loss(std::vector<float>{3.5f});
+      const device::Array<double> losses(3);
       if (on_device) {
         const Training<float>& training = cuda_training<float>();
         training.rates(3, rates.data(), before.data(), p.step, table.data(), queue);
-        training.update(p, {count.data(), table.data(), factor.data()}, queue);
+        training.update(p, {count.data(), table.data(), factor.data(), loss.data(), losses.data()},
+                        queue);
       } else {
         p.step.lr = lr[number];
         p.step.step = done + number + 1;
@@ -196,6 +198,7 @@ TEST(an_update_by_numbers_on_the_device) {
       }
       queue.finish();
       CHECK_EQ(count.values()[0], on_device ? number + 1 : number);
+      if (on_device) CHECK_EQ(losses.values()[number], 3.5);
       results.emplace_back();
       for (const auto& values : arrays) {
         results.back().push_back(numbers::values(values->values()));
@@ -203,4 +206,27 @@ TEST(an_update_by_numbers_on_the_device) {
     }
     CHECK(sides::same_bits(results[0], results[1]));
   }
+}
+
+TEST(batches_of_steps_by_numbers_on_the_device) {
+  constexpr int64_t N = 4, T = 2, B = 3, number = 1;
+  const device::Array<int32_t> tokens(std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7});
+  const device::Array<int64_t> targets(std::vector<int64_t>{10, 11, 12, 13});
+  const device::Array<int32_t> indices(std::vector<int32_t>{0, 0, 0, 3, 1, 4});
+  const device::Array<int64_t> count(std::vector<int64_t>{number}), targets_out(B);
+  const device::Array<int32_t> tokens_out(B * T);
+  const device::TestQueue queue;
+  cuda_training<float>().batch({N,
+                                T,
+                                B,
+                                {tokens.data(), false},
+                                {targets.data(), true},
+                                indices.data(),
+                                count.data(),
+                                tokens_out.data(),
+                                targets_out.data()},
+                               queue);
+  queue.finish();
+  CHECK((tokens_out.values() == std::vector<int32_t>{6, 7, 2, 3, -1, -1}));
+  CHECK((targets_out.values() == std::vector<int64_t>{13, 11, -1}));
 }

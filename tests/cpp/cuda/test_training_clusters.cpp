@@ -9,7 +9,7 @@ namespace {
 
 template <class A, class Body>
 void for_clusters(const Body& body) {
-  for (int cluster = 2; cluster <= cuda_training<A>().largest_cluster(); cluster *= 2) {
+  for (int cluster = 2; cluster <= largest_present_cluster<A>(); cluster *= 2) {
     body(cluster);
   }
 }
@@ -17,7 +17,7 @@ void for_clusters(const Body& body) {
 template <class A>
 void follow_the_cpu(const Problem& p, double tolerance, std::initializer_list<int> clusters) {
   for (const int cluster : clusters) {
-    if (cluster <= cuda_training<A>().largest_cluster()) follows_the_cpu<A>(p, tolerance, cluster);
+    if (cluster <= largest_present_cluster<A>()) follows_the_cpu<A>(p, tolerance, cluster);
   }
 }
 
@@ -38,8 +38,8 @@ constexpr TrainingSizes small{7, 2, 3, 26, 9};
 }  // namespace
 
 TEST(clusters_are_found_where_there_are_some) {
-  CHECK_EQ(cuda_training<float>().largest_cluster(), expected_cluster());
-  CHECK_EQ(cuda_training<double>().largest_cluster(), expected_cluster());
+  CHECK_EQ(largest_present_cluster<float>(), expected_cluster());
+  CHECK_EQ(largest_present_cluster<double>(), expected_cluster());
 }
 
 TEST(clusters_follow_the_cpu_for_a_few_hundred_steps) {
@@ -120,6 +120,22 @@ TEST(blocks_of_a_cluster_agree) {
   });
 }
 
+// Sums over hidden units in eight parts, or in more; H of whole fours, and not.
+TEST(clusters_have_the_bits_of_one_block) {
+  for (const int32_t H : {100, 129}) {
+    for (const Optimizer& rule : {sgd(0.1), clipped(adamw(), 0.5)}) {
+      Problem p{{3, 1, 4, H, 5}, 6, rule, true};
+      p.rate = 0.01;
+      CHECK(cuda_training<float>().most_blocks(p.z) >= 8);
+      const Results one = trained<float>(p, p.steps), wide = trained<double>(p, p.steps);
+      for_clusters<float>([&](int cluster) {
+        CHECK(sides::same_bits(trained<float>(p, p.steps, cluster), one));
+        CHECK(sides::same_bits(trained<double>(p, 2, cluster), wide));
+      });
+    }
+  }
+}
+
 TEST(clusters_side_by_side) {
   for_clusters<float>([&](int cluster) {
     const std::vector<Problem> problems{{small, 6, sgd()},
@@ -166,7 +182,7 @@ TEST(the_smallest_cluster_with_room_is_chosen) {
   const Training<float>& training = cuda_training<float>();
   constexpr TrainingSizes z{27, 3, 10, 1000, 32};
   int64_t least = 0;
-  for (int cluster = 1; cluster <= training.largest_cluster(); cluster *= 2) {
+  for (int cluster = 1; cluster <= largest_present_cluster<float>(); cluster *= 2) {
     const int64_t fewer = training.least_shared_bytes(z, cluster);
     if (cluster > 1) CHECK_EQ(smallest_cluster<float>(z, least - 1), cluster);
     CHECK_EQ(smallest_cluster<float>(z, fewer), cluster);
@@ -186,6 +202,26 @@ TEST(a_device_without_clusters_has_none) {
   emulation::set_largest_cluster(4);
   CHECK_EQ(smallest_cluster<float>(z, training.least_shared_bytes(z, 4)), 4);
   CHECK_EQ(smallest_cluster<float>(z, training.least_shared_bytes(z, 8)), 0);
+  emulation::set_largest_cluster(8);
+}
+
+TEST(models_that_have_room_in_a_block_are_given_more_while_there_are_some) {
+  constexpr TrainingSizes lecture{27, 3, 10, 200, 32}, wide{3, 1, 4, 300, 5},
+      large{27, 3, 10, 1000, 32};
+  const auto blocks = [](const TrainingSizes& z, int64_t models) {
+    return widest_cluster<float>(z, most_shared_bytes(), models);
+  };
+  CHECK_EQ(blocks(lecture, 1), 4);  // its sums are in four parts
+  CHECK_EQ(blocks(lecture, 33), 4);
+  CHECK_EQ(blocks(lecture, 34), 2);  // 132 multiprocessors
+  CHECK_EQ(blocks(lecture, 66), 2);
+  CHECK_EQ(blocks(lecture, 67), 1);
+  CHECK_EQ(blocks(wide, 1), 8);
+  CHECK_EQ(blocks(large, 1), 8);
+  CHECK_EQ(blocks(large, 17), 4);  // the fewest that have room, however many there are
+  CHECK_EQ(blocks(large, 1000), 4);
+  emulation::set_largest_cluster(1);
+  CHECK_EQ(blocks(lecture, 1), 1);
   emulation::set_largest_cluster(8);
 }
 #endif
