@@ -32,6 +32,8 @@ HOT = (
     "SumRowsByToken",
     "HiddenProduct",
     "LogitsProduct",
+    "MlpPassKernel",
+    "GradientsFromTables",
     "UpdateParameters",
     "TrainModels",
     "TrainModelsByClusters",

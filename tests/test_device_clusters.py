@@ -78,6 +78,18 @@ def test_single_blocks_and_clusters_beside_each_other(where, monkeypatch):
 
 
 @needs_kernels
+def test_a_model_has_the_same_bits_alone_and_among_many(where):
+    config = replace(CLIPPED, n_hidden=150, steps=2, eval_every=0)
+    configs = [replace(config, seed=seed) for seed in range(67)]  # too many for clusters
+    results = train_many(configs, DATA, 2, device=where)
+    for number in (0, 66):
+        alone = configs[number].trainer(DATA, device=where)
+        assert alone.engine_reason.endswith("; alone, it is given 4 blocks")
+        alone.fit()
+        assert_same(results[number].model, alone.model)
+
+
+@needs_kernels
 def test_what_has_no_room_in_a_cluster_goes_by_the_graph(where):
     trainer = replace(SHORT, n_hidden=20_000).trainer(DATA, device=where)
     assert not trainer.engine.persistent
