@@ -9,6 +9,12 @@ if(NOT PYMLP_NVCC)
   message(STATUS "CUDA kernels: not compiled, there is no nvcc")
   return()
 endif()
+foreach(architecture IN LISTS PYMLP_CUDA_ARCHITECTURES)
+  if(architecture LESS 80)
+    message(FATAL_ERROR "PYMLP_CUDA_ARCHITECTURES=${PYMLP_CUDA_ARCHITECTURES}: kernels are for devices from "
+      "80 on, got ${architecture}; leave it out, or say PYMLP_CUDA=OFF")
+  endif()
+endforeach()
 message(STATUS "CUDA kernels: ${PYMLP_NVCC} for ${PYMLP_CUDA_ARCHITECTURES}")
 
 set(CMAKE_CUDA_COMPILER "${PYMLP_NVCC}")

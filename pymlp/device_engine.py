@@ -220,7 +220,7 @@ def _way(model: MLP, config: TrainConfig) -> tuple[bool, str]:
     if least <= most:
         by = "in one kernel" if cluster == 1 else f"in one kernel by a cluster of {cluster} blocks"
         each = "" if cluster == 1 else " in each"
-        wider = "" if alone == cluster else f"; alone, it is given {alone} blocks"
+        wider = "" if alone == cluster else f"; alone it is given {alone} blocks"
         return True, f"{by}, since model and batch take{each} {need}{wider}"
     where = "" if cluster == 1 else f" in each of {cluster} blocks"
     return False, f"{graph} model and batch would take{where} {need}"

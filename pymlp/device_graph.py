@@ -144,6 +144,7 @@ class _Step:
         loss, gradients = self._loss.with_gradients(
             tokens, targets, self._number_before, self.number
         )
+        factor = self._factor(gradients)
         # Last, and one op: it updates, notes the loss, and counts the step as done.
         ops.mlp_update(
             self._parameters,
@@ -152,7 +153,7 @@ class _Step:
             self._second,
             self._rates,
             self.number,
-            self._factor(gradients),
+            factor,
             loss,
             self._losses,
             self._engine.settings,

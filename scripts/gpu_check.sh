@@ -98,7 +98,7 @@ step configure 120 "$cmake" -S . -B "$build/cmake" "${generator[@]}" -DCMAKE_BUI
 step build 270 "$cmake" --build "$build/cmake" --parallel
 step build-cuda-tests 200 "$cmake" --build "$build/cmake" --parallel --target pymlp_cuda_tests
 rm -rf "$package" && mkdir -p "$package/pymlp"
-ln -s "$PWD"/pymlp/*.py "$PWD"/pymlp/*.txt "$PWD/pymlp/commands" "$package/pymlp/"
+ln -s "$PWD"/pymlp/*.py "$PWD"/pymlp/*.txt "$PWD"/pymlp/{commands,ngram} "$package/pymlp/"
 ln -s "$PWD/benchmarks" "$package/pymlp/benchmarks"
 step install 60 "$cmake" --install "$build/cmake" --prefix "$package/pymlp"
 export PYTHONPATH="$package"

@@ -16,8 +16,9 @@ std::tuple<Tensor, Tensor> step_batch(const Tensor& indices, const Tensor& numbe
   check_shape(goals, {tokens.size(0)});
   check_dim({op, "indices", indices}, 2);
   check(indices.scalar_type() == ScalarType::Int, "pymlp.", op, ": indices must be int32");
+  check_integer(all);
+  check_integer(goals);
   for (const Argument& ids : {all, goals, Argument{op, "indices", indices}}) {
-    check_integer(ids);
     check_device(ids, all);
     check_in_place(ids);
   }
@@ -26,7 +27,8 @@ std::tuple<Tensor, Tensor> step_batch(const Tensor& indices, const Tensor& numbe
   const int64_t B = indices.size(1), T = tokens.size(1);
   const Tensor rows = empty({B, T}, tokens.scalar_type(), tokens.device());
   const Tensor next = empty({B}, targets.scalar_type(), targets.device());
-  const StepBatch batch{tokens.size(0),
+  const StepBatch batch{indices.size(0),
+                        tokens.size(0),
                         T,
                         B,
                         ids(tokens),

@@ -154,7 +154,8 @@ std::tuple<int64_t, int64_t, int64_t, int64_t> training_shared_bytes(const Tenso
     const auto narrow = [](int64_t n) { return int32_t(n < 0x7fffffff ? n : 0x7fffffff); };
     const TrainingSizes sizes{narrow(V), narrow(T), narrow(E), narrow(H), narrow(B)};
     cluster = smallest_cluster<A>(sizes, most);
-    alone = widest_cluster<A>(sizes, most, 1);
+    alone = widest_cluster<A>({sizes}, most);
+    if (alone == 0) alone = cluster;
     if (cluster == 0) cluster = largest_present_cluster<A>();
     least = cuda_training<A>().least_shared_bytes(sizes, cluster);
   });
@@ -258,37 +259,47 @@ Tensor copied_to(const Device& device, const std::vector<TrainingModel<A>>& mode
   return torch::stable::to(here, device);
 }
 
-// A launch for each size of cluster, one after the other.
+// By the widest cluster that suits all models, in one launch; else each by the fewest blocks, with
+// a launch for each size of cluster, one after the other.
 template <class A, class Backend>
 void train(const Backend& backend, const RunsOfSteps& runs) {
   const Training<A>& training = cuda_training<A>();
   const int64_t room = most_shared_bytes();
+  std::vector<TrainingModel<A>> all;
+  std::vector<TrainingSizes> sizes;
+  for (size_t i = 0; i < runs.count(); ++i) {
+    all.push_back(runs.model<A>(i));
+    sizes.push_back(all.back().sizes);
+  }
+  const int widest = widest_cluster<A>(sizes, room);
   std::map<int, LaunchedTogether<A>> by_cluster;
   size_t workspace = 0;
   for (size_t i = 0; i < runs.count(); ++i) {
-    const TrainingModel<A> model = runs.model<A>(i);
-    const int cluster = widest_cluster<A>(model.sizes, room, static_cast<int64_t>(runs.count()));
-    const int most = largest_present_cluster<A>();
-    check(cluster > 0, "pymlp.", runs.op, ": model ", i, " needs ",
-          training.least_shared_bytes(model.sizes, most), " bytes of shared memory in each of ",
-          most, " blocks, a block has ", room);
+    const TrainingModel<A>& model = all[i];
+    const int cluster = widest > 0 ? widest : smallest_cluster<A>(model.sizes, room);
+    if (cluster == 0) {
+      const int most = largest_present_cluster<A>();
+      check(false, "pymlp.", runs.op, ": model ", i, " needs ",
+            training.least_shared_bytes(model.sizes, most), " bytes of shared memory in each of ",
+            most, " blocks, a block has ", room);
+    }
     by_cluster[cluster].models.push_back(model);
     workspace += training.workspace(model, cluster, room);
   }
   const auto launch = [&](void* memory, const Queue& queue) {
     auto* at = static_cast<char*>(memory);
-    std::vector<TrainingModel<A>> all;
+    std::vector<TrainingModel<A>> placed;
     for (auto& [cluster, together] : by_cluster) {
       for (TrainingModel<A>& model : together.models) {
         const size_t bytes = training.workspace(model, cluster, room);
         together.shared_bytes =
             std::max(together.shared_bytes, training.place(model, cluster, room, at));
         at += bytes;
-        all.push_back(model);
+        placed.push_back(model);
       }
     }
     // In one copy, so that nothing is waited for between the launches.
-    const Tensor table = copied_to(runs.parameters[0].device(), all);
+    const Tensor table = copied_to(runs.parameters[0].device(), placed);
     const auto* models = static_cast<const TrainingModel<A>*>(table.const_data_ptr());
     for (const auto& [cluster, together] : by_cluster) {
       const auto count = static_cast<int64_t>(together.models.size());
@@ -386,9 +397,12 @@ void mlp_update(const Tensors& parameters, const Tensors& gradients, const Tenso
     problem.output_bias = updated(4);
     if (s.parameters == most_parameters) problem.direct = updated(5);
     problem.step = s.rule;
-    const DeviceStep<A> step{mutable_data<int64_t>(number),
-                             reinterpret_cast<const StepRates<A>*>(data<A>(rates)), data<A>(factor),
-                             data<A>(loss), mutable_data<double>(losses)};
+    const DeviceStep<A> step{rates.size(0),
+                             mutable_data<int64_t>(number),
+                             reinterpret_cast<const StepRates<A>*>(data<A>(rates)),
+                             data<A>(factor),
+                             data<A>(loss),
+                             mutable_data<double>(losses)};
     const auto launch = [&](void*, const Queue& queue) {
       cuda_training<A>().update(problem, step, queue);
     };

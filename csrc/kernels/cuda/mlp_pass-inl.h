@@ -30,7 +30,8 @@ namespace cuda {
 //
 // Both tables, P in device memory and the sums in shared memory, have rows of the same length in
 // the same order: T * V for the tokens at each position, then one that is the sum over all
-// examples, then one for tokens that are nobody's: it is NaN in P, and nobody reads its sums.
+// examples (P has nothing there), then one for tokens that are nobody's: it is NaN in P, and nobody
+// reads its sums.
 struct PassLayout {
   static constexpr int rows = 32;   // examples at a time
   static constexpr int slices = 2;  // of H in the logits' sums; then the parts of dlogits
@@ -76,17 +77,22 @@ struct PassLayout {
   }
 };
 
-// table: P, with the hidden bias in its first position.
+// table: P, with the hidden bias in its first position. What fills up its rows is zero.
 struct PassTable : TableProduct<float> {
   PassLayout layout;
 
   PassTable(const EmbedLinearTanh<float>& p, const PassLayout& layout, float* table)
-      : TableProduct<float>(p, table), layout(layout) {}
+      : TableProduct<float>(p, table), layout(layout) {
+    N = layout.row_table;
+  }
 
+  PYMLP_DEVICE float right(int64_t t, int64_t e, int64_t h) const {
+    return h < p.H ? TableProduct<float>::right(t, e, h) : 0.0f;
+  }
   PYMLP_DEVICE void store(int64_t t, int64_t v, int64_t h, float sum) const {
-    const float bias = t == 0 && p.bias ? p.bias[h] : 0.0f;
-    table[(t * p.V + v) * layout.row_table + h] = sum + bias;
-    if (t == 0 && v == 0) table[layout.nobody() * layout.row_table + h] = not_a_number<float>();
+    const float bias = t == 0 && h < p.H && p.bias ? p.bias[h] : 0.0f;
+    table[(t * p.V + v) * N + h] = sum + bias;
+    if (t == 0 && v == 0) table[layout.nobody() * N + h] = not_a_number<float>();
   }
 };
 
@@ -172,7 +178,7 @@ class PassBlock {
   // The targets of the examples from n on, and where in both tables their tokens' rows begin.
   PYMLP_DEVICE void fetch(int64_t n, const Shared<int32_t>& tokens,
                           const Shared<int64_t>& targets) const {
-    const int count = int(larger(0, smaller(rows, k.p.N - n)));
+    const int count = int(smaller(rows, k.p.N - n));
     // By the last threads first: the first ones have the columns of the table.
     for (int i = threads - 1 - t.thread; i < rows * l.positions; i += threads) {
       const int r = i / l.positions, position = i % l.positions;
@@ -274,10 +280,10 @@ class PassBlock {
       const float e = x == -infinity<float>() ? 0.0f : exp_of(x - largest);  // NaN if x is
       logits[row + v] = e;
       sum += e;
-      below += largest - x;
+      if (k.rule.smoothing > 0) below += largest - x;
     }
     sum = lanes_sum<lanes>(t, sum);
-    below = lanes_sum<lanes>(t, below);
+    if (k.rule.smoothing > 0) below = lanes_sum<lanes>(t, below);
     const bool undefined = largest == -infinity<float>();
     const RowSoftmax<float> s{largest, undefined ? not_a_number<float>() : sum};
     const auto g = k.rule.row_gradient(s, id, 1, float(l.V));
@@ -309,7 +315,7 @@ class PassBlock {
         if (h >= l.H) return;
         const int i = r * l.row_h + h;
         const float y = hidden[i];
-        hidden[i] = sum * (1 - y * y);
+        hidden[i] = sum * (1 - y * y) + 0.0f;  // -0 would look as if nothing were added
       });
     });
   }
@@ -406,12 +412,7 @@ struct AddPasses {
   float *loss, *common_scale, *factor;  // (1) each; factor: see MlpCrossEntropyGradients, or null
 
   PYMLP_DEVICE void operator()(Thread& t) const {
-    Totals mine{0, 0};
-    for (int64_t i = t.thread; i < blocks; i += threads) {
-      mine.loss += totals[i].loss;
-      mine.weight += totals[i].weight;
-    }
-    const Totals all = block_totals(t, mine);
+    const Totals all = totals_of(t, totals, blocks);
     const float scale = scale_of(all);
     if (t.block == 0 && t.thread == 0) {
       *loss = reduced_loss<float>(reduction, all);
@@ -425,9 +426,8 @@ struct AddPasses {
  private:
   // Of no token that counts the gradients are zero, and the mean's factor infinite.
   PYMLP_DEVICE float scale_of(const Totals& all) const {
-    if (reduction == Reduction::mean && all.weight == 0) return 1;
-    const double normalizer = reduction == Reduction::mean ? all.weight : 1;
-    return float((grad_output ? grad_output[0] : 1.0f) / normalizer);
+    const double normalizer = normalizer_of(reduction, all.weight);
+    return normalizer == 0 ? 1.0f : common_factor(grad_output, normalizer);
   }
 
   PYMLP_DEVICE void store(int64_t i, float scale) const {
@@ -459,15 +459,25 @@ struct MlpPass {
   static bool takes(const MlpCrossEntropy<float>& p) {
     const EmbedLinearTanh<float>& z = p.hidden;
     const CrossEntropyOptions<float>& options = p.output.options;
-    return z.N > 0 && z.T > 0 && z.H > 0 && p.output.V == z.V &&
+    return z.N > 0 && z.T > 0 && z.V > 0 && z.H > 0 && p.output.V == z.V &&
            options.reduction != Reduction::none && !options.class_weight && options.softcap == 0 &&
            shared_bytes(p, false) <= most_shared_bytes();
   }
 
-  MlpPass(Workspace& workspace, const MlpCrossEntropy<float>& problem)
+  // As many as an H100 runs at once; more, where a block would have more than 1,024 examples, and
+  // sums of so many terms.
+  static int64_t blocks_for(int64_t N) {
+    constexpr int64_t most_examples = 1024;
+    return smaller(divide_up(N, PassLayout::rows),
+                   multiprocessors * divide_up(N, multiprocessors * most_examples));
+  }
+
+  MlpPass(Workspace& workspace, const MlpCrossEntropy<float>& p)
+      : MlpPass(workspace, p, blocks_for(p.hidden.N)) {}
+  MlpPass(Workspace& workspace, const MlpCrossEntropy<float>& problem, int64_t blocks)
       : p(problem),
         layout(p.hidden.T, p.hidden.V, p.hidden.H),
-        blocks(blocks_for(p.hidden.N)),
+        blocks(blocks),
         table(workspace.take<float>(layout.table())),
         sums(workspace.take<float>(blocks * layout.sums())),
         common_scale(workspace.take<float>(1)),
@@ -492,14 +502,6 @@ struct MlpPass {
   static int64_t shared_bytes(const MlpCrossEntropy<float>& p, bool split_weight) {
     return PassLayout::shared_bytes(p.hidden.T, p.hidden.V, p.hidden.H, split_weight);
   }
-  // As many as an H100 runs at once; more, where a block would have more than 1,024 examples, and
-  // sums of so many terms.
-  static int64_t blocks_for(int64_t N) {
-    constexpr int64_t most_examples = 1024;
-    return smaller(divide_up(N, PassLayout::rows),
-                   multiprocessors * divide_up(N, multiprocessors * most_examples));
-  }
-
   // The same bits, whether the weight is split before or by those who read it.
   template <bool split_weight>
   void pass(const Queue& queue) const {

@@ -41,20 +41,20 @@ struct UpdateRule {
   }
 
   PYMLP_DEVICE void sgd(A g, A& p, A* buffer) const {
-    g *= factor;
-    if (decays) g += weight_decay * p;
+    g = product_of(g, factor);
+    if (decays) g = fused(weight_decay, p, g);
     if (buffer) {
-      g += momentum * *buffer;
+      g = fused(momentum, *buffer, g);
       *buffer = g;
     }
-    p += rates.minus_rate * g;
+    p = fused(rates.minus_rate, g, p);
   }
 
   PYMLP_DEVICE void adamw_step(A g, A& p, A& m, A& v) const {
-    g *= factor;
-    m += towards * (g - m);
-    v = weight2 * g * g + v * beta2;
-    p = p * rates.keep + rates.minus_rate * (m / (sqrt_of(v) / rates.root2 + eps));
+    g = product_of(g, factor);
+    m = fused(towards, g - m, m);
+    v = fused(product_of(weight2, g), g, product_of(v, beta2));
+    p = fused(p, rates.keep, product_of(rates.minus_rate, m / (sqrt_of(v) / rates.root2 + eps)));
   }
 };
 
@@ -89,7 +89,7 @@ struct UpdateParameters {
   PYMLP_DEVICE void operator()(Thread& t) const {
     int64_t vector = t.block * threads + t.thread;
     UpdateRule<A> now = rule;
-    if (step.rates) now.rates = step.rates[*step.number];
+    if (step.rates) now.rates = present_rates();
     if (step.factor) now.factor = *step.factor;
 #pragma unroll
     for (int i = 0; i < arrays; ++i) {
@@ -104,6 +104,12 @@ struct UpdateParameters {
   }
 
  private:
+  PYMLP_DEVICE StepRates<A> present_rates() const {
+    const int64_t k = *step.number;
+    if (k >= 0 && k < step.steps) return step.rates[k];
+    return {not_a_number<A>(), not_a_number<A>(), not_a_number<A>()};
+  }
+
   static Array array(const UpdatedParameter<A>& updated, int64_t size, bool decays = true) {
     return {updated, updated.parameter ? size : 0, decays};
   }

@@ -21,11 +21,13 @@ namespace cuda {
 // A block computes a square of `tile` rows and columns, a thread a square of it. Factors go through
 // shared memory, `depth` at a time; while those are multiplied the next are on their way. Each sum
 // is made of sums over `block_depth` k's, so that its rounding errors grow with K / block_depth.
+constexpr int block_depth = 256;
+
 template <class Product, int tile>
 struct TileProduct {
   using A = typename Product::A;
   static constexpr int threads = 256, side = 16, per_thread = tile / side;
-  static constexpr int depth = 16, block_depth = 256, stride = tile + 4;
+  static constexpr int depth = 16, stride = tile + 4;
   static constexpr int loads = tile * depth / threads;
   static constexpr int64_t shared_bytes = 2 * depth * stride * static_cast<int64_t>(sizeof(A));
 
@@ -191,15 +193,14 @@ struct AddParts {
 // long: a gradient over all examples. Parts have whole blocks of k's.
 template <class A>
 struct LongProduct {
-  static constexpr int64_t shortest = 256;
   int64_t parts = 1, length = 0;
   A* sums = nullptr;
 
   LongProduct() = default;
   LongProduct(Workspace& workspace, int64_t M, int64_t N, int64_t K) {
     const int64_t tiles = larger(1, divide_up(M, small_tile) * divide_up(N, small_tile));
-    const int64_t most = larger(1, smaller(multiprocessors / tiles, divide_up(K, shortest)));
-    length = divide_up(divide_up(K, most), shortest) * shortest;
+    const int64_t most = larger(1, smaller(multiprocessors / tiles, divide_up(K, block_depth)));
+    length = divide_up(divide_up(K, most), block_depth) * block_depth;
     parts = larger(1, divide_up(K, larger(1, length)));
     sums = workspace.take<A>(parts > 1 ? parts * M * N : 0);
   }

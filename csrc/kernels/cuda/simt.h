@@ -26,9 +26,10 @@
 // Lane 4 g + i has of a: (g, i), (g + 8, i), (g, i + 4), (g + 8, i + 4); of b: (i, g), (i + 4, g);
 // of c: (g, 2 i), (g, 2 i + 1), (g + 8, 2 i), (g + 8, 2 i + 1).
 //
-// Every lane of a mask has to come to the same call. An element of a shared array is read by giving
-// it a type (`float x = a[i]`, never `auto`) and written by assignment; vector<W>(i) reads W of
-// them from i on, a multiple of W, and store(i, vector) writes them.
+// Every lane of a mask has to come to the same call; lanes may come apart before it, not around it.
+// An element of a shared array is read by giving it a type (`float x = a[i]`, never `auto`) and
+// written by assignment; vector<W>(i) reads W of them from i on, a multiple of W, and store(i,
+// vector) writes them.
 //
 // A cluster is as many blocks, one after the other in x, as the launch says: at most
 // most_cluster_size, 1 without saying. They run at once, and array.of(rank) is the array of another

@@ -205,37 +205,36 @@ struct LaunchConfig {
   LaunchConfig& operator=(const LaunchConfig&) = delete;
 };
 
-// May leave an error behind.
+// May leave an error behind, and is then no answer.
 template <class Kernel>
-int ask_for_clusters_at_once(int device, int size) {
-  int supported = 0, clusters = 0;
-  if (cudaDeviceGetAttribute(&supported, cudaDevAttrClusterLaunch, device) != cudaSuccess ||
-      !supported || allow_shared_bytes<Kernel>() != cudaSuccess) {
-    return 0;
-  }
+cudaError_t ask_for_clusters_at_once(int device, int size, int& clusters) {
+  int supported = 0;
+  cudaError_t error = cudaDeviceGetAttribute(&supported, cudaDevAttrClusterLaunch, device);
+  if (error != cudaSuccess || !supported) return error;
+  error = allow_shared_bytes<Kernel>();
+  if (error != cudaSuccess) return error;
   const LaunchConfig<Kernel> launch({size}, most_shared_bytes(), size);
   const void* const kernel = reinterpret_cast<const void*>(&run_kernel<Kernel>);
-  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch.config) != cudaSuccess) return 0;
-  return clusters;
+  return cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch.config);
 }
 
 // The clusters of so many blocks, all with the most shared memory, that the current device runs at
-// once: 0 where there are none. Each device is asked once.
+// once: 0 where there are none. Each device is asked until it has answered.
 template <class Kernel>
 int clusters_at_once(int size) {
   static std::mutex mutex;
   static std::map<std::pair<int, int>, int> known;  // by device and size
   const std::lock_guard<std::mutex> lock(mutex);
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) {
-    (void)cudaGetLastError();
-    return 0;
+  int device = 0, clusters = 0;
+  if (cudaGetDevice(&device) == cudaSuccess) {
+    const auto found = known.find({device, size});
+    if (found != known.end()) return found->second;
+    if (ask_for_clusters_at_once<Kernel>(device, size, clusters) == cudaSuccess) {
+      return known[{device, size}] = clusters;
+    }
   }
-  const auto found = known.find({device, size});
-  if (found != known.end()) return found->second;
-  const int clusters = known[{device, size}] = ask_for_clusters_at_once<Kernel>(device, size);
   (void)cudaGetLastError();
-  return clusters;
+  return 0;
 }
 
 template <class Kernel>

@@ -7,7 +7,7 @@
 namespace pymlp {
 namespace cuda {
 
-// A thread an id. Of an index out of range the ids are -1, which no token is.
+// A thread an id. Of a step or an index out of range the ids are -1, which no token is.
 struct GatherStepBatch {
   static constexpr int threads = 256;
   StepBatch batch;
@@ -16,7 +16,8 @@ struct GatherStepBatch {
     const int64_t i = t.block * threads + t.thread, per_example = batch.T + 1;
     if (i >= batch.B * per_example) return;
     const int64_t b = i / per_example, position = i % per_example;
-    const int64_t n = batch.indices[*batch.number * batch.B + b];
+    const int64_t k = *batch.number;
+    const int64_t n = k >= 0 && k < batch.steps ? batch.indices[k * batch.B + b] : -1;
     const bool in_range = n >= 0 && n < batch.N;
     if (position < batch.T) {
       const int64_t id = in_range ? id_at(batch.tokens, n * batch.T + position) : -1;

@@ -3,7 +3,7 @@
 // Tensor cores multiply numbers of 11 bits, TF32. A float32 is the sum of two such, big and small,
 // and a rest of at most 2^-22 of it; of the products of two such sums all but small * small are
 // added. The hardware adds up the products of eight k's, but may round towards zero, which would
-// pull a long sum to one side: so it adds those of two such steps, and float32's own rule the rest.
+// pull a long sum to one side: so it adds no more than those, and float32's own rule the rest.
 #pragma once
 
 #include "kernels/cuda/common-inl.h"
@@ -13,7 +13,7 @@ namespace cuda {
 
 constexpr int tensor_rows = 16, tensor_columns = 8, tensor_depth = 8;
 
-// A float32 in two TF32. Of an infinite one the product is no number.
+// A float32 in two TF32. An infinite one is infinity and NaN; NaN is NaN.
 struct SplitNumber {
   float big, small;
 
@@ -21,12 +21,15 @@ struct SplitNumber {
   PYMLP_DEVICE explicit SplitNumber(float x) {
     constexpr uint32_t bits = 0xffffe000;  // those that TF32 has
     big = float_of_bits(bits_of_float(x) & bits);
-    small = float_of_bits((bits_of_float(x - big) + 0x1000) & bits);
+    const float rest = x - big;
+    // A device's NaN has all bits set: to round it would make it zero.
+    small = rest == rest ? float_of_bits((bits_of_float(rest) + 0x1000) & bits) : rest;
   }
 };
 
 // A factor of a product over k: element (i, k) is at i * row + k, or, if `by_columns`, at
-// k * row + i. Lanes read different banks if row is 8 more than a multiple of 16.
+// k * row + i. Rows are 8 more than a multiple of 16 long, so that lanes read different banks, but
+// for a left factor that lies along k beside a right one by columns: there two share one.
 template <bool by_columns>
 struct TensorFactor {
   static constexpr bool columns = by_columns;
@@ -79,17 +82,25 @@ struct TensorTile {
   template <class Left, class Right>
   PYMLP_DEVICE void add(const Thread& t, const Left& a, const Right& b, int J, int first,
                         int last) {
-    for (int k = first; k < last; k += 2 * tensor_depth) {
-      TensorTile part(i0, j0);
-      part.add_step(t, a, b, J, k);
-      if (k + tensor_depth < last) part.add_step(t, a, b, J, k + tensor_depth);
+    constexpr bool neighbours = !Left::columns && !Right::columns;
+    constexpr int other_k = neighbours ? 1 : 4;
+    const int i = i0 + t.lane / 4, j = j0 + t.lane / 4;
+    for (int k = first + t.lane % 4 * (neighbours ? 2 : 1); k < last; k += tensor_depth) {
+      SplitNumber x[high][4];
 #pragma unroll
       for (int m = 0; m < high; ++m) {
 #pragma unroll
-        for (int n = 0; n < wide; ++n) {
-#pragma unroll
-          for (int e = 0; e < 4; ++e) sum[m][n][e] += part.sum[m][n][e];
+        for (int e = 0; e < 4; ++e) {
+          x[m][e] = a.at(i + m * tensor_rows + e % 2 * 8, k + e / 2 * other_k);
         }
+      }
+#pragma unroll
+      for (int n = 0; n < wide; ++n) {
+        if (j0 + n * tensor_columns >= J) break;
+        const SplitNumber y[2] = {b.at(j + n * tensor_columns, k),
+                                  b.at(j + n * tensor_columns, k + other_k)};
+#pragma unroll
+        for (int m = 0; m < high; ++m) add_eight(t, x[m], y, sum[m][n]);
       }
     }
   }
@@ -112,39 +123,17 @@ struct TensorTile {
   }
 
  private:
-  // Of eight k's from k on.
-  template <class Left, class Right>
-  PYMLP_DEVICE void add_step(const Thread& t, const Left& a, const Right& b, int J, int k) {
-    constexpr bool neighbours = !Left::columns && !Right::columns;
-    constexpr int other_k = neighbours ? 1 : 4;
-    const int i = i0 + t.lane / 4, j = j0 + t.lane / 4;
-    k += t.lane % 4 * (neighbours ? 2 : 1);
-    SplitNumber x[high][4];
-#pragma unroll
-    for (int m = 0; m < high; ++m) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        x[m][e] = a.at(i + m * tensor_rows + e % 2 * 8, k + e / 2 * other_k);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < wide; ++n) {
-      if (j0 + n * tensor_columns >= J) break;
-      const SplitNumber y[2] = {b.at(j + n * tensor_columns, k),
-                                b.at(j + n * tensor_columns, k + other_k)};
-#pragma unroll
-      for (int m = 0; m < high; ++m) multiply(t, x[m], y, sum[m][n]);
-    }
-  }
-
-  PYMLP_DEVICE static void multiply(const Thread& t, const SplitNumber (&x)[4],
-                                    const SplitNumber (&y)[2], float (&out)[4]) {
+  PYMLP_DEVICE static void add_eight(const Thread& t, const SplitNumber (&x)[4],
+                                     const SplitNumber (&y)[2], float (&sum)[4]) {
     const float x_big[4] = {x[0].big, x[1].big, x[2].big, x[3].big};
     const float x_small[4] = {x[0].small, x[1].small, x[2].small, x[3].small};
     const float y_big[2] = {y[0].big, y[1].big}, y_small[2] = {y[0].small, y[1].small};
-    t.multiply_tf32(x_small, y_big, out);
-    t.multiply_tf32(x_big, y_small, out);
-    t.multiply_tf32(x_big, y_big, out);
+    float eight[4] = {};
+    t.multiply_tf32(x_small, y_big, eight);
+    t.multiply_tf32(x_big, y_small, eight);
+    t.multiply_tf32(x_big, y_big, eight);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) sum[e] += eight[e];
   }
 };
 

@@ -48,7 +48,8 @@ struct SumByToken {
       for (int j = 0; j < together; ++j) {
         const bool present = inside && n + j < end;
         const A y = present ? widen(hidden[(n + j) * H + h]) : A(0);
-        dpre[j] = present ? widen(dhidden[(n + j) * H + h]) * (1 - y * y) : A(0);
+        // -0 would look as if nothing were added.
+        dpre[j] = present ? widen(dhidden[(n + j) * H + h]) * (1 - y * y) + A(0) : A(0);
       }
       const int64_t ids_end = smaller(end, n + together) * T;
       int64_t mine = 0, i = n * T;  // mine: one of the next 32 ids, which the lanes read together
@@ -77,7 +78,7 @@ struct SumByToken {
 template <class A>
 PYMLP_DEVICE bool occurs(const A* row, int64_t H) {
   for (int64_t h = 0; h < H; ++h) {
-    if (1 / row[h] != -infinity<A>()) return true;
+    if (row[h] != 0 || 1 / row[h] > 0) return true;  // other than -0
   }
   return false;
 }

@@ -235,7 +235,7 @@ class TrainingBlock {
     sum = lanes_sum<warp_size>(t, sum);
     const A scale = target >= 0 ? A(1) / sum : not_a_number<A>();
     for (int v = t.lane; v < l.z.V; v += warp_size) {
-      dlogits[b * l.row_v + v] = A(dlogits[b * l.row_v + v]) * scale - A(v == target ? 1 : 0);
+      dlogits[b * l.row_v + v] = fused(A(dlogits[b * l.row_v + v]), scale, A(v == target ? -1 : 0));
     }
     if (t.lane == 0) {
       row_losses[b] =
@@ -261,7 +261,7 @@ class TrainingBlock {
                 A x[4];
                 load_four(hidden, at, x);
 #pragma unroll
-                for (int c = 0; c < 4; ++c) x[c] = tile.sum[s][c] * (1 - x[c] * x[c]);
+                for (int c = 0; c < 4; ++c) x[c] = tile.sum[s][c] * fused(-x[c], x[c], A(1));
                 store_four(dhidden, at, x);
               }
             });
@@ -433,8 +433,8 @@ class TrainingBlock {
 
   // Where all gradients are kept: padding and what is frozen have 0.
   PYMLP_DEVICE void clip_and_update(int64_t k) const {
-    const double all_squares = squares_of_embedding() + squares_of_weights();
-    const double norm = sqrt_of(all_squares) / l.z.B;
+    const double of_embedding = squares_of_embedding(), of_weights = squares_of_weights();
+    const double norm = sqrt_of(of_embedding + of_weights) / l.z.B;
     if (m.grad_norms && blocks.is_first() && t.thread == 0) m.grad_norms[k] = norm;
     double scale = m.max_grad_norm > 0 ? m.max_grad_norm / (norm + 1e-6) : 1;
     if (scale > 1) scale = 1;  // nan stays nan

@@ -35,7 +35,9 @@ struct CountStep {
   DeviceStep<A> step;
 
   PYMLP_DEVICE void operator()(Thread& t) const {
-    if (t.thread == 0) step.losses[(*step.number)++] = double(*step.loss);
+    if (t.thread != 0) return;
+    const int64_t k = (*step.number)++;
+    if (k >= 0 && k < step.steps) step.losses[k] = double(*step.loss);
   }
 };
 

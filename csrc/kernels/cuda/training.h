@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cuda/queue.h"
 #include "kernels/dropout.h"
@@ -61,7 +62,8 @@ struct TrainingModel {
 // of the gradients are read on the device.
 template <class A>
 struct DeviceStep {
-  int64_t* number = nullptr;            // (1), from 0
+  int64_t steps = 0;          // there is room for; beyond, rates are NaN and no loss noted
+  int64_t* number = nullptr;  // (1), from 0
   const StepRates<A>* rates = nullptr;  // by number
   const A* factor = nullptr;            // (1), or null: 1
   const A* loss = nullptr;              // (1)
@@ -70,7 +72,7 @@ struct DeviceStep {
 
 // The examples of a step, whose number is read on the device.
 struct StepBatch {
-  int64_t N, T, B;
+  int64_t steps, N, T, B;
   Ids tokens, targets;             // (N, T), (N): all there are
   const int32_t* indices;          // (steps, B)
   const int64_t* number;           // (1), from 0
@@ -94,7 +96,7 @@ struct Training {
   // The clusters of so many blocks, 2, 4 or 8, that the current device runs at once: 0 where there
   // are none.
   int (*clusters_at_once)(int size);
-  // In the largest of these a model of these sizes has the bits that it has in one block.
+  // The largest cluster in which a model of these sizes has the bits that it has in one block.
   int (*most_blocks)(const TrainingSizes&);
   // Bytes of shared memory in each block of a cluster of so many without which a model of these
   // sizes cannot be trained by `train`.
@@ -148,18 +150,28 @@ int smallest_cluster(const TrainingSizes& sizes, int64_t most_shared_bytes) {
   return 0;
 }
 
-// How many blocks train it when so many models are trained at once: as many as still train all of
-// these side by side, of those in which its bits are the same.
+// 4 x 4 tiles of the hidden layer that a block should have at least, three warps of them: with
+// fewer, what blocks say to each other takes longer than what they save. An estimate.
+constexpr int64_t fewest_tiles = 96;
+
+// The most blocks by which all of these models are trained faster than by the fewest that have room
+// for them, in one launch and all at once, each with the bits that it has in one block; 0 if there
+// is no such number.
 template <class A>
-int widest_cluster(const TrainingSizes& sizes, int64_t most_shared_bytes, int64_t models) {
+int widest_cluster(const std::vector<TrainingSizes>& models, int64_t most_shared_bytes) {
   const Training<A>& training = cuda_training<A>();
-  int cluster = smallest_cluster<A>(sizes, most_shared_bytes);
-  const auto goes = [&](int wider) {
-    return wider <= training.most_blocks(sizes) && training.clusters_at_once(wider) >= models &&
-           training.least_shared_bytes(sizes, wider) <= most_shared_bytes;
+  const auto count = static_cast<int64_t>(models.size());
+  const auto gains = [&](const TrainingSizes& z, int cluster) {
+    const int64_t tiles = (int64_t(z.B) + 3) / 4 * ((int64_t(z.H) + 3) / 4);
+    return tiles >= fewest_tiles * cluster && cluster <= training.most_blocks(z) &&
+           training.least_shared_bytes(z, cluster) <= most_shared_bytes;
   };
-  while (cluster > 0 && 2 * cluster <= largest_cluster && goes(2 * cluster)) cluster *= 2;
-  return cluster;
+  for (int cluster = largest_cluster; cluster > 1; cluster /= 2) {
+    bool all = training.clusters_at_once(cluster) >= count;
+    for (const TrainingSizes& z : models) all = all && gains(z, cluster);
+    if (all) return cluster;
+  }
+  return 0;
 }
 
 // Bytes of shared memory that a block may have on the current device; 0 if there is no answer.

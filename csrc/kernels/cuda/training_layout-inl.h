@@ -37,7 +37,7 @@ struct TrainingLayout {
   int first, units, columns;                     // this block's hidden units; with the bias
   int row_k, row_v, row_h;                       // lengths of rows of K + 1, V and columns
   int hidden_weight, output_weight, parameters;  // where they begin; the length of all
-  SumParts logit_parts, input_parts;             // of sums over hidden units; the first: the bias
+  SumParts logit_parts, input_parts;             // of sums over hidden units; logits' with the bias
 
   // Of block `rank` of a cluster of so many.
   PYMLP_HOST_DEVICE explicit TrainingLayout(const TrainingSizes& sizes, int cluster = 1,
@@ -57,8 +57,9 @@ struct TrainingLayout {
         logit_parts(parts(row_v, columns, cluster, rank)),
         input_parts(parts(row_k, units, cluster, rank)) {}
 
-  // The largest cluster in which a model has the bits that it has in one block.
+  // As Training::most_blocks. A size that no device has room for has no layout.
   static int most_blocks(const TrainingSizes& sizes) {
+    if (shared_bytes<float>(sizes, largest_cluster, 1) >= most_int64) return 1;
     const TrainingLayout l(sizes);
     return smaller(l.logit_parts.parts, l.input_parts.parts);
   }

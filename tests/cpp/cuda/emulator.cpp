@@ -29,6 +29,7 @@ namespace {
 constexpr size_t stack_size = 128 * 1024;
 constexpr int64_t usual_shared_bytes = 48 * 1024;  // without asking the driver for more
 constexpr int most_threads = 1024;                 // of a block
+constexpr int multiprocessors = 132;
 
 enum class State { ready, at_barrier, in_warp_call, gone };
 
@@ -81,7 +82,7 @@ struct Emulator {
   std::mt19937_64 random{1};
   std::vector<std::string> launches;
   int64_t most_shared_bytes = 227 * 1024;
-  int largest_cluster = 8, multiprocessors = 132;
+  int largest_cluster = 8;
   std::set<std::string> allowed_shared_bytes;
   std::vector<std::unique_ptr<Fiber>> fibers;
   ucontext_t scheduler;
@@ -243,12 +244,24 @@ void run_cluster(int64_t x, int64_t y) {
   }
 }
 
-// Towards zero. A device may round like that, and does not say when: at the latest after four
-// products, as many as its smallest shape of a product adds up.
-float truncated(double x) {
-  const float nearest = static_cast<float>(x);
-  return std::isfinite(x) && std::fabs(nearest) > std::fabs(x) ? std::nextafter(nearest, 0.0f)
-                                                               : nearest;
+// x towards zero, to a multiple of the last bit that a float of this exponent has.
+double truncated(double x, int exponent) {
+  const double unit = std::ldexp(1.0, exponent - 24);
+  return std::isfinite(x) ? std::trunc(x / unit) * unit : x;
+}
+
+// c + Σ x, as badly as a device may add: after bringing all to the largest exponent, without a bit
+// more than a float has.
+double aligned_sum(double c, const double (&x)[4]) {
+  int largest = -1000, exponent = 0;
+  for (const double term : {c, x[0], x[1], x[2], x[3]}) {
+    std::frexp(term, &exponent);
+    if (term != 0 && std::isfinite(term)) largest = std::max(largest, exponent);
+  }
+  double sum = truncated(c, largest);
+  for (const double term : x) sum += truncated(term, largest);
+  std::frexp(sum, &exponent);
+  return truncated(sum, exponent);
 }
 
 void check_tf32(const Warp& warp, float x) {
@@ -276,9 +289,10 @@ void multiply(const Warp& warp) {
     for (int j = 0; j < 4; ++j) {
       const int row = lane / 4 + j / 2 * 8, column = lane % 4 * 2 + j % 2;
       double sum = double(fragments(lane).c[j]);
-      for (int k = 0; k < 8; ++k) {
-        sum += double(a[row][k]) * double(b[k][column]);
-        if (k % 4 == 3) sum = double(truncated(sum));
+      for (int k = 0; k < 8; k += 4) {  // as many as the smallest shape of a product has
+        double x[4];
+        for (int i = 0; i < 4; ++i) x[i] = double(a[row][k + i]) * double(b[k + i][column]);
+        sum = aligned_sum(sum, x);
       }
       fragments(lane).c[j] = float(sum);
     }
@@ -329,11 +343,8 @@ void set_most_shared_bytes(int64_t bytes) { emulator().most_shared_bytes = bytes
 
 void set_largest_cluster(int blocks) { emulator().largest_cluster = blocks; }
 
-void set_multiprocessors(int count) { emulator().multiprocessors = count; }
-
 int clusters_at_once(int size) {
-  const Emulator& e = emulator();
-  return size <= e.largest_cluster ? e.multiprocessors / size : 0;
+  return size <= emulator().largest_cluster ? multiprocessors / size : 0;
 }
 
 void allow_shared_bytes(const char* kernel) { emulator().allowed_shared_bytes.insert(kernel); }

@@ -79,13 +79,12 @@ void cluster_barrier(Place place);
 // the address of the lane's Fragments, whose c is the result.
 uint64_t warp_call(WarpCall call, Place place, unsigned mask, uint64_t bits, int from);
 
-// The shared memory that a block may have, the blocks that a cluster may, and how many blocks run
-// at once: those of an H100 if nothing else is set. The blocks of a kernel have 48 KiB at most if
-// they are not allowed all.
+// The shared memory that a block may have and the blocks that a cluster may, those of an H100 if
+// nothing else is set; clusters run at once as if its 132 multiprocessors were divided evenly. The
+// blocks of a kernel have 48 KiB at most if they are not allowed all.
 int64_t most_shared_bytes();
 void set_most_shared_bytes(int64_t bytes);
 void set_largest_cluster(int blocks);
-void set_multiprocessors(int count);
 int clusters_at_once(int size);
 void allow_shared_bytes(const char* kernel);
 

@@ -1,9 +1,10 @@
 // A whole model on a side, its loss and its gradients. Variants: 0 mean, 1 sum, 2 label smoothing,
-// 3 no biases, and on like that; with ids of either type, and arrays at any address.
+// 3 no biases, 4 the z-loss; with ids of either type, and arrays at any address.
 #pragma once
 
 #include <sstream>
 
+#include "kernels/cuda/mlp_cross_entropy-inl.h"
 #include "sides.h"
 
 namespace models {
@@ -21,6 +22,7 @@ struct Model {
   bool factor = false;  // leave the common factor out of the gradients
   float grad_output = 1;
   int64_t ignore_index = -100;
+  int64_t blocks = 0;  // of the pass; 0: what the kernels choose
   std::vector<S> embedding, weight, bias, output_weight, output_bias;
   std::vector<int64_t> tokens, targets;
 
@@ -58,7 +60,8 @@ struct LossAndGradients : Model<S> {
     const Array dc(z.V * z.E), dw(z.H * z.T * z.E), db(z.H), dow(z.V * z.H, offset), dob(z.V);
     const bool biases = this->variant != 3;
     const typename Side::template Array<A> grad(std::vector<A>{A(this->grad_output)});
-    const IdArray<Side> x(this->tokens, this->variant % 2 == 0), y(this->targets, true);
+    const IdArray<Side> x(this->tokens, this->variant % 2 == 0),
+        y(this->targets, this->variant % 3 != 1);
     const typename Side::template Array<A> loss(1), factor(1);
     MlpCrossEntropy<S> p{
         {z.N, z.T, z.V, z.E, z.H, x.ids(), c.data(), w.data(), biases ? b.data() : nullptr},
@@ -67,20 +70,36 @@ struct LossAndGradients : Model<S> {
     p.output.options.ignore_index = this->ignore_index;
     if (this->variant % 3 == 1) p.output.options.reduction = Reduction::sum;
     if (this->variant % 3 == 2) p.output.options.label_smoothing = 0.1;
+    if (this->variant == 4) p.output.options.z_loss = 0.01;
     const MlpCrossEntropyGradients<S> d{{dc.data(), dw.data(), biases ? db.data() : nullptr},
                                         {nullptr, dow.data(), biases ? dob.data() : nullptr},
                                         nullptr,
                                         this->factor ? factor.data() : nullptr};
-    const auto& k = Side::template kernels<S>();
-    const Scratch<Side> scratch(int64_t(k.mlp_cross_entropy_workspace(p, true)));
-    k.mlp_cross_entropy(p, loss.data(), &d, scratch.data(), side.executor());
-    side.finish();
+    compute(side, p, loss.data(), d);
     Results results{numbers::values(loss.values()), numbers::values(dc.values()),
                     numbers::values(dw.values()), numbers::values(dow.values())};
     if (biases) results.push_back(numbers::values(db.values()));
     if (biases) results.push_back(numbers::values(dob.values()));
     if (this->factor) results.push_back(numbers::values(factor.values()));
     return results;
+  }
+
+ private:
+  template <class Side>
+  void compute(const Side& side, const MlpCrossEntropy<S>& p, Accumulate<S>* loss,
+               const MlpCrossEntropyGradients<S>& d) const {
+    if constexpr (Side::is_device && std::is_same<S, float>::value) {
+      if (this->blocks > 0) {
+        using Pass = cuda::MlpPass;
+        const Scratch<Side> scratch(int64_t(cuda::measure<Pass>(p, this->blocks)));
+        cuda::make<Pass>(scratch.data(), p, this->blocks).run(loss, d, side.executor());
+        return side.finish();
+      }
+    }
+    const auto& k = Side::template kernels<S>();
+    const Scratch<Side> scratch(int64_t(k.mlp_cross_entropy_workspace(p, true)));
+    k.mlp_cross_entropy(p, loss, &d, scratch.data(), side.executor());
+    side.finish();
   }
 };
 

@@ -7,15 +7,15 @@ namespace {
 
 using namespace pymlp::cuda;
 
-constexpr int rows = 32, J = 24, K = 200;  // the last of the tiles is left out
-constexpr int along = 216;                 // rows of factors that lie along k
-constexpr int across = 40;                 // and of those that lie by columns
+constexpr int rows = 32, J = 24;  // the last of the tiles is left out
+constexpr int along = 216;        // rows of factors that lie along k
+constexpr int across = 40;        // and of those that lie by columns
 
 // out (16, J) = Σ a(row, k) b(column, k); a and b as they lie in shared memory.
 template <bool a_columns, bool b_columns>
 struct Product {
   static constexpr int threads = warp_size;
-  int a_size, b_size;
+  int K, a_size, b_size;
   const float *a, *b;
   float* out;
 
@@ -34,10 +34,11 @@ struct Product {
 // A factor of `count` rows: (i, k) in float64, and as it lies.
 struct Factor {
   bool columns;
+  int K;
   std::vector<float> data;
 
-  Factor(std::mt19937& random, bool columns, int count, bool positive)
-      : columns(columns), data(size_t(columns ? K * across : count * along)) {
+  Factor(std::mt19937& random, bool columns, int K, int count, bool positive)
+      : columns(columns), K(K), data(size_t(columns ? K * across : count * along)) {
     const std::vector<float> x = numbers::normals<float>(random, int64_t(data.size()));
     for (size_t i = 0; i < data.size(); ++i) data[i] = positive ? std::fabs(x[i]) : x[i];
   }
@@ -51,7 +52,7 @@ std::vector<float> product(const Factor& a, const Factor& b) {
   using Kernel = Product<a_columns, b_columns>;
   allow_shared_bytes<Kernel>(queue);
   launch(queue, {1},
-         Kernel{int(a.data.size()), int(b.data.size()), left.data(), right.data(), out.data()},
+         Kernel{a.K, int(a.data.size()), int(b.data.size()), left.data(), right.data(), out.data()},
          int64_t(4 * (a.data.size() + b.data.size())));
   queue.finish();
   return out.values();
@@ -60,9 +61,9 @@ std::vector<float> product(const Factor& a, const Factor& b) {
 // As accurate as float32 multiplied and added: of the sum of all terms' absolute values less than
 // four of its units in the last place are lost. One TF32 product would lose hundreds.
 template <bool a_columns, bool b_columns>
-void is_accurate(bool positive) {
+void is_accurate(int K, bool positive) {
   std::mt19937 random(3);
-  Factor a(random, a_columns, rows, positive), b(random, b_columns, J, positive);
+  Factor a(random, a_columns, K, rows, positive), b(random, b_columns, K, J, positive);
   const std::vector<float> got = product<a_columns, b_columns>(a, b);
   for (int i = 0; i < rows; ++i) {
     for (int j = 0; j < J; ++j) {
@@ -84,20 +85,32 @@ void is_accurate(bool positive) {
 }  // namespace
 
 TEST(tensor_products_have_the_accuracy_of_float32) {
-  for (const bool positive : {false, true}) {
-    is_accurate<false, false>(positive);
-    is_accurate<false, true>(positive);
-    is_accurate<true, false>(positive);
-    is_accurate<true, true>(positive);
+  for (const int K : {32, 200}) {
+    for (const bool positive : {false, true}) {
+      is_accurate<false, false>(K, positive);
+      is_accurate<false, true>(K, positive);
+      is_accurate<true, false>(K, positive);
+      is_accurate<true, true>(K, positive);
+    }
   }
 }
 
 TEST(tensor_products_keep_what_is_not_finite_in_its_row) {
   for (const float bad : {numbers::infinity, NAN}) {
     std::mt19937 random(4);
-    Factor a(random, false, rows, false), b(random, true, J, false);
+    Factor a(random, false, 200, rows, false), b(random, true, 200, J, false);
     a.at(5, 77) = bad;
     const std::vector<float> got = product<false, true>(a, b);
     for (int i = 0; i < rows * J; ++i) CHECK_EQ(std::isnan(got[size_t(i)]), i / J == 5);
   }
 }
+
+#if !ON_DEVICE
+// Those of a device, too, which have all bits set.
+TEST(a_split_number_keeps_every_nan) {
+  for (const uint32_t bits : {0x7fffffffu, 0x7fc00000u, 0x7f800001u, 0xffffffffu}) {
+    const SplitNumber x(numbers::float_of(bits));
+    CHECK(std::isnan(x.big) || std::isnan(x.small));
+  }
+}
+#endif

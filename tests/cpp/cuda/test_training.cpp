@@ -188,8 +188,8 @@ TEST(an_update_by_numbers_on_the_device) {
       if (on_device) {
         const Training<float>& training = cuda_training<float>();
         training.rates(3, rates.data(), before.data(), p.step, table.data(), queue);
-        training.update(p, {count.data(), table.data(), factor.data(), loss.data(), losses.data()},
-                        queue);
+        training.update(
+            p, {3, count.data(), table.data(), factor.data(), loss.data(), losses.data()}, queue);
       } else {
         p.step.lr = lr[number];
         p.step.step = done + number + 1;
@@ -208,15 +208,19 @@ TEST(an_update_by_numbers_on_the_device) {
   }
 }
 
-TEST(batches_of_steps_by_numbers_on_the_device) {
-  constexpr int64_t N = 4, T = 2, B = 3, number = 1;
+namespace {
+
+// Of step `number`, of two.
+std::pair<std::vector<int32_t>, std::vector<int64_t>> batch_of_step(int64_t number) {
+  constexpr int64_t steps = 2, N = 4, T = 2, B = 3;
   const device::Array<int32_t> tokens(std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7});
   const device::Array<int64_t> targets(std::vector<int64_t>{10, 11, 12, 13});
   const device::Array<int32_t> indices(std::vector<int32_t>{0, 0, 0, 3, 1, 4});
   const device::Array<int64_t> count(std::vector<int64_t>{number}), targets_out(B);
   const device::Array<int32_t> tokens_out(B * T);
   const device::TestQueue queue;
-  cuda_training<float>().batch({N,
+  cuda_training<float>().batch({steps,
+                                N,
                                 T,
                                 B,
                                 {tokens.data(), false},
@@ -227,6 +231,21 @@ TEST(batches_of_steps_by_numbers_on_the_device) {
                                 targets_out.data()},
                                queue);
   queue.finish();
-  CHECK((tokens_out.values() == std::vector<int32_t>{6, 7, 2, 3, -1, -1}));
-  CHECK((targets_out.values() == std::vector<int64_t>{13, 11, -1}));
+  return {tokens_out.values(), targets_out.values()};
+}
+
+}  // namespace
+
+TEST(batches_of_steps_by_numbers_on_the_device) {
+  const auto [tokens, targets] = batch_of_step(1);
+  CHECK((tokens == std::vector<int32_t>{6, 7, 2, 3, -1, -1}));
+  CHECK((targets == std::vector<int64_t>{13, 11, -1}));
+}
+
+TEST(steps_that_there_is_no_room_for_are_no_examples) {
+  for (const int64_t number : {int64_t(2), int64_t(-1), int64_t(1) << 60}) {
+    const auto [tokens, targets] = batch_of_step(number);
+    CHECK(tokens == std::vector<int32_t>(6, -1));
+    CHECK(targets == std::vector<int64_t>(3, -1));
+  }
 }

@@ -120,17 +120,26 @@ TEST(blocks_of_a_cluster_agree) {
   });
 }
 
-// Sums over hidden units in eight parts, or in more; H of whole fours, and not.
+// Sums over hidden units in 8, 16 and 32 parts; H of whole fours, and not; state that has no room
+// in shared memory.
 TEST(clusters_have_the_bits_of_one_block) {
-  for (const int32_t H : {100, 129}) {
-    for (const Optimizer& rule : {sgd(0.1), clipped(adamw(), 0.5)}) {
-      Problem p{{3, 1, 4, H, 5}, 6, rule, true};
+  const Training<float>& training = cuda_training<float>();
+  for (const int32_t H : {100, 129, 302, 400}) {
+    for (const Optimizer& rule : {momentum(), clipped(adamw(), 0.5)}) {
+      Problem p{{3, 1, 4, H, 5}, 3, rule, true};
       p.rate = 0.01;
-      CHECK(cuda_training<float>().most_blocks(p.z) >= 8);
-      const Results one = trained<float>(p, p.steps), wide = trained<double>(p, p.steps);
+      p.frozen[1] = H == 129;
+      CHECK(training.most_blocks(p.z) >= 8);
+      const Results one = trained<float>(p, p.steps);
       for_clusters<float>([&](int cluster) {
-        CHECK(sides::same_bits(trained<float>(p, p.steps, cluster), one));
-        CHECK(sides::same_bits(trained<double>(p, 2, cluster), wide));
+        CHECK(sides::same_bits(trained<float>(p, 2, cluster), one));
+        const int64_t least = training.least_shared_bytes(p.z, cluster);
+        if (H == 100) CHECK(sides::same_bits(trained<float>(p, p.steps, cluster, least), one));
+      });
+      if (H != 129) continue;
+      const Results wide = trained<double>(p, p.steps);
+      for_clusters<double>([&](int cluster) {
+        CHECK(sides::same_bits(trained<double>(p, p.steps, cluster), wide));
       });
     }
   }
@@ -205,23 +214,26 @@ TEST(a_device_without_clusters_has_none) {
   emulation::set_largest_cluster(8);
 }
 
-TEST(models_that_have_room_in_a_block_are_given_more_while_there_are_some) {
-  constexpr TrainingSizes lecture{27, 3, 10, 200, 32}, wide{3, 1, 4, 300, 5},
-      large{27, 3, 10, 1000, 32};
-  const auto blocks = [](const TrainingSizes& z, int64_t models) {
-    return widest_cluster<float>(z, most_shared_bytes(), models);
+TEST(models_are_given_more_blocks_while_all_have_them_at_once) {
+  constexpr TrainingSizes lecture{27, 3, 10, 200, 32}, narrow{27, 3, 10, 100, 32},
+      small{27, 3, 10, 50, 32}, few{3, 1, 4, 300, 5}, large{27, 3, 10, 1000, 32};
+  const auto widest = [](const TrainingSizes& z, size_t models) {
+    return widest_cluster<float>(std::vector<TrainingSizes>(models, z), most_shared_bytes());
   };
-  CHECK_EQ(blocks(lecture, 1), 4);  // its sums are in four parts
-  CHECK_EQ(blocks(lecture, 33), 4);
-  CHECK_EQ(blocks(lecture, 34), 2);  // 132 multiprocessors
-  CHECK_EQ(blocks(lecture, 66), 2);
-  CHECK_EQ(blocks(lecture, 67), 1);
-  CHECK_EQ(blocks(wide, 1), 8);
-  CHECK_EQ(blocks(large, 1), 8);
-  CHECK_EQ(blocks(large, 17), 4);  // the fewest that have room, however many there are
-  CHECK_EQ(blocks(large, 1000), 4);
+  CHECK_EQ(widest(lecture, 1), 4);  // its sums are in four parts
+  CHECK_EQ(widest(lecture, 33), 4);
+  CHECK_EQ(widest(lecture, 34), 2);
+  CHECK_EQ(widest(lecture, 67), 0);
+  CHECK_EQ(widest(small, 1), 0);  // in one part
+  CHECK_EQ(widest(few, 1), 0);    // in many, but too few examples to divide the work
+  CHECK_EQ(widest(large, 16), 8);
+  CHECK_EQ(widest(large, 17), 4);  // which are the fewest that have room
+  CHECK_EQ(widest(large, 34), 0);
+  CHECK_EQ(widest_cluster<float>({lecture, narrow}, most_shared_bytes()), 2);
+  CHECK_EQ(widest_cluster<float>({lecture, small}, most_shared_bytes()), 0);  // one launch
+  CHECK_EQ(widest({27, 3, 10, 0x7fffffff, 32}, 1), 0);
   emulation::set_largest_cluster(1);
-  CHECK_EQ(blocks(lecture, 1), 1);
+  CHECK_EQ(widest(lecture, 1), 0);
   emulation::set_largest_cluster(8);
 }
 #endif
