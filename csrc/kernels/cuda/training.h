@@ -150,13 +150,12 @@ int smallest_cluster(const TrainingSizes& sizes, int64_t most_shared_bytes) {
   return 0;
 }
 
-// 4 x 4 tiles of the hidden layer that a block should have at least, three warps of them: with
+// 4 x 4 tiles of the hidden layer that blocks should have on average, three warps of them: with
 // fewer, what blocks say to each other takes longer than what they save. An estimate.
 constexpr int64_t fewest_tiles = 96;
 
-// The most blocks by which all of these models are trained faster than by the fewest that have room
-// for them, in one launch and all at once, each with the bits that it has in one block; 0 if there
-// is no such number.
+// The most blocks, two or more, that all of these models can have in one launch and at once, each
+// with the bits that it has in one block; 0 if there is no such number.
 template <class A>
 int widest_cluster(const std::vector<TrainingSizes>& models, int64_t most_shared_bytes) {
   const Training<A>& training = cuda_training<A>();
