@@ -35,7 +35,7 @@ def _check() -> None:
     assert found is not None
     absent = missing(re.findall(r'"([^"]+)"', found[1]))
     if absent:
-        quoted = " ".join(f"\'{requirement}\'" for requirement in absent)
+        quoted = " ".join(f"'{requirement}'" for requirement in absent)
         sys.exit(
             f"pymlp: building without isolation needs {', '.join(absent)} in this environment: "
             f"pip install {quoted}, or leave out --no-build-isolation"

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -64,10 +65,12 @@ def test_a_source_tree_that_hides_the_installed_copy_says_so(tmp_path):
     installed = tmp_path / "site/pymlp"
     installed.mkdir(parents=True)
     (installed / "__init__.py").touch()
+    # Without site no .pth file leads back to the checkout; the path does for torch.
+    path = os.pathsep.join([str(installed.parent), sysconfig.get_path("purelib")])
     run = subprocess.run(
-        [sys.executable, "-c", "import pymlp"],
+        [sys.executable, "-S", "-c", "import pymlp"],
         cwd=tmp_path / "clone",
-        env={**os.environ, "PYTHONPATH": str(installed.parent)},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
