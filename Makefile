@@ -90,7 +90,7 @@ clean:
 
 # --- set-up: own virtual environment, pinned tools, build ---------------------------------------
 # Each step says in a line what it does: the first time takes minutes.
-PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+PIP = $(BIN)/python -m pip --disable-pip-version-check -qq
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
