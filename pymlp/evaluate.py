@@ -5,6 +5,7 @@ import math
 import torch
 
 from pymlp import device_inference, reference
+from pymlp.arguments import to_int
 from pymlp.data import Examples
 from pymlp.inference import is_native, token_losses
 from pymlp.model import MLP
@@ -29,10 +30,10 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
             on it.
 
     Raises:
+        TypeError: ``batch_size`` is not an int.
         ValueError: there is no example, or ``batch_size`` is less than 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
+    batch_size = to_int("evaluate", "batch_size", batch_size, 1)
     if len(examples) == 0:
         raise ValueError("evaluate: there are no examples to take the mean of")
     if type(model) is MLP and device_inference.applies(model):

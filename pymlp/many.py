@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from pymlp import device_engine
+from pymlp.arguments import to_int
 from pymlp.checks import check_fit
 from pymlp.data import Dataset
 from pymlp.device_engine import DeviceEngine, run_together
@@ -102,8 +103,9 @@ def train_many(
         >>> print(results.by_dev_loss())
     """
     configs = list(configs)
+    _check(configs)
     workers = torch.get_num_threads() if workers is None else workers
-    _check(configs, workers)
+    workers = to_int("train_many", "workers", workers, 1)
     device = torch.device(device)
     runs = [_Run(config, data, device) for config in configs]
     check_fit(runs[0].model, data)
@@ -177,7 +179,7 @@ def _step_together(runs: Sequence[_Run]) -> None:
             run.trainer.stepper.end(run.steps, seconds)
 
 
-def _check(configs: Sequence[RunConfig], workers: int) -> None:
+def _check(configs: Sequence[RunConfig]) -> None:
     if not configs:
         raise ValueError("train_many: there are no configs")
     for index, config in enumerate(configs):
@@ -185,10 +187,6 @@ def _check(configs: Sequence[RunConfig], workers: int) -> None:
             raise TypeError(
                 f"train_many: configs must be of RunConfig, got {config!r} at index {index}"
             )
-    if isinstance(workers, bool) or not isinstance(workers, int):
-        raise TypeError(f"train_many: workers must be an int, got {workers!r}")
-    if workers < 1:
-        raise ValueError(f"train_many: workers must be at least 1, got {workers}")
 
 
 class _Run:

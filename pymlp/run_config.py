@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from pymlp.arguments import to_choice
 from pymlp.callbacks import Callback
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset
@@ -44,13 +45,11 @@ class RunConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._sizes(vocab_size=1, block_size=1)
+        sizes = self._sizes(vocab_size=1, block_size=1)
+        for name in ("n_embd", "n_hidden", "direct"):
+            self._set(name, getattr(sizes, name))
         for name, known in (("init", INITS), ("dtype", DTYPES)):
-            if getattr(self, name) not in known:
-                listed = ", ".join(repr(choice) for choice in known)
-                raise ValueError(
-                    f"RunConfig: {name} must be one of {listed}, got {getattr(self, name)!r}"
-                )
+            self._set(name, to_choice("RunConfig", name, getattr(self, name), known))
         if self.engine == "native" and self.dtype not in ("float32", "float64"):
             raise ValueError(
                 f"RunConfig: engine='native' does float32 and float64, not {self.dtype}: "
