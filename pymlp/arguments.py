@@ -57,7 +57,7 @@ def to_float(
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf if value > 0 else -math.inf
+        number = math.inf
     if not (math.isfinite(number) and above < number < below and least <= number <= most):
         bounds = [("above", above), ("at least", least), ("below", below), ("at most", most)]
         wanted = ["finite", *(f"{word} {x:g}" for word, x in bounds if math.isfinite(x))]

@@ -17,6 +17,7 @@ from pymlp.checks import check_fit
 from pymlp.data import Dataset
 from pymlp.device_engine import DeviceEngine, run_together
 from pymlp.native import NativeEngine
+from pymlp.progress import ModelsBar
 from pymlp.results import Result, Results
 from pymlp.run_config import RunConfig
 from pymlp.stepper import DivergedError
@@ -61,7 +62,7 @@ def train_many(
     configs: Iterable[RunConfig],
     data: Dataset,
     workers: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
     *,
     device: str | torch.device = "cpu",
 ) -> Results:
@@ -82,8 +83,9 @@ def train_many(
         data: of all models; train is learnt from, train and dev are evaluated as each config says.
         workers: models at a time; None is ``torch.get_num_threads()``. On CUDA, threads that draw
             the batches of the next launch.
-        progress: called in the calling thread about five times a second, and when a model has
-            ended. An exception from it stops all models.
+        progress: True shows on ``sys.stderr`` how far the models are. A function is called in the
+            calling thread about five times a second, and when a model has ended. An exception from
+            it stops all models.
         device: of the models.
 
     Returns:
@@ -110,10 +112,14 @@ def train_many(
     runs = [_Run(config, data, device) for config in configs]
     check_fit(runs[0].model, data)
     train = _on_device if device.type in device_engine.DEVICES else _on_cores
+    follow = ModelsBar(len(runs)) if progress is True else progress or None
     try:
-        train(runs, workers, progress)
+        train(runs, workers, follow)
     except KeyboardInterrupt:
         raise TrainingInterrupted(Results(run.result() for run in runs)) from None
+    finally:
+        if isinstance(follow, ModelsBar):
+            follow.end()
     return Results(run.result() for run in runs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from pymlp.callbacks import Callback
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset
 from pymlp.model import INITS, MLP, MLPConfig, seeded_model
+from pymlp.presets import PRESETS
 from pymlp.trainer import Trainer
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -23,6 +25,10 @@ class RunConfig(TrainConfig):
 
     The vocabulary and the context length are the data's. ``seed`` is that of the initial parameters
     and of the batches. `dataclasses.replace` varies one.
+
+    ``RunConfig()`` is not what ``pymlp train`` begins from, which is preset "lecture": the preset
+    has ``init="lecture"`` and ``schedule="step"`` where the defaults here are "torch" and
+    "constant". ``RunConfig.from_preset("lecture")`` trains the same bits as the command.
 
     Attributes:
         n_embd: width E of an embedding row.
@@ -55,6 +61,30 @@ class RunConfig(TrainConfig):
                 f"RunConfig: engine='native' does float32 and float64, not {self.dtype}: "
                 "use engine='auto'"
             )
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> RunConfig:
+        """The configuration of one of `PRESETS`, with changes.
+
+        On the same data it trains the same bits as ``pymlp train --preset NAME`` with the same
+        flags. The context length and the way of the text are the data's:
+        ``PRESETS[name].model["block_size"]`` and ``PRESETS[name].data``.
+
+        Args:
+            name: of a preset.
+            changes: fields of this class.
+
+        Raises:
+            TypeError: a change is no field, or has the wrong type.
+            ValueError: there is no such preset, or a change has a value out of its range.
+
+        Example:
+            >>> config = pymlp.RunConfig.from_preset("lecture", steps=50_000)
+            >>> history = config.trainer(data).fit()
+        """
+        preset = PRESETS[to_choice("RunConfig", "preset", name, list(PRESETS))]
+        sizes = {name: size for name, size in preset.model.items() if name != "block_size"}
+        return cls(**{**sizes, **preset.train, "init": preset.init, **changes})
 
     def trainer(
         self,

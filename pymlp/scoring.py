@@ -203,6 +203,9 @@ class Scorer:
         self.vocabulary = vocabulary
         self.normalized = normalized
 
+    def __repr__(self) -> str:
+        return f"Scorer({self.model.config}, {self.vocabulary!r})"
+
     def score(self, line: Line, bos: bool = True, eos: bool = True) -> float:
         """The log-probability of a line in nats; arguments as `pymlp.score`."""
         return self._score(line, bos, eos).log_prob

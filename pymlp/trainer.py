@@ -16,8 +16,8 @@ from pymlp.averaging import Average
 from pymlp.callbacks import Callback
 from pymlp.checks import check_fit, check_plain
 from pymlp.config import TrainConfig
-from pymlp.data import Dataset, Splits
-from pymlp.evaluate import evaluate
+from pymlp.data import Dataset, Examples, Splits
+from pymlp.evaluate import evaluate, evaluated_part, is_sampled
 from pymlp.history import Evaluation, History, evaluations
 from pymlp.model import MLP
 from pymlp.rundir import Checkpoint, RunDirectory
@@ -106,6 +106,13 @@ class Trainer:
             best=self._best,
             seconds=self.stepper.seconds,
             us_per_step=self.stepper.us_per_step,
+        )
+
+    def __repr__(self) -> str:
+        best = "" if self._best is None else f", best dev loss {self._best.dev:.4f}"
+        return (
+            f"Trainer(step {self.step:,} of {self.config.steps:,}, engine {self.engine.name}, "
+            f"{self.model.config.n_params:,} parameters{best})"
         )
 
     # --- training ---------------------------------------------------------------------------------
@@ -218,18 +225,28 @@ class Trainer:
 
     def _evaluate(self) -> None:
         self._check_parameters()
-        with_train = self.config.eval_train or self.step == self.config.steps
-        splits = ("train", "dev") if with_train else ("dev",)
-        losses = {f"{split}_loss": self.evaluate(split) for split in splits}
+        how = self.config.eval_train
+        train = evaluated_part(self.data.train, how)
+        parts = {"dev": self.data.dev} if train is None else {"train": train, "dev": self.data.dev}
+        losses = {f"{name}_loss": self._mean_loss(name, part) for name, part in parts.items()}
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged(", ".join(f"{name} is {x}" for name, x in losses.items()))
-        self._record("eval", {"step": self.step} | losses)
+        record: dict[str, Any] = {"step": self.step} | losses
+        if train is not None and is_sampled(self.data.train, how):
+            record["train_sample"] = len(train)
+        self._record("eval", record)
         result = evaluations(self._records)[-1]
         if self._best is None or result.dev < self._best.dev:
             self._best = result
             best = self.average or self.model
             self._best_tensors = {n: t.clone() for n, t in best.state_dict().items()}
         self._tell("on_eval", result)
+
+    def _mean_loss(self, split: str, examples: Examples) -> float:
+        def progress(done: int) -> None:
+            self._tell("on_eval_progress", split, done, len(examples))
+
+        return evaluate(self.average or self.stepper.engine.model, examples, progress=progress)
 
     def _record(self, event: str, record: dict[str, Any]) -> None:
         self._recorded[event] = self.step

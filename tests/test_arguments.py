@@ -91,8 +91,8 @@ def test_what_is_no_number_is_refused(value):
 
 
 def test_numbers_beyond_any_float_are_out_of_bounds():
-    with pytest.raises(ValueError, match="f: x must be finite and at most 1, got -inf"):
-        to_float("f", "x", -(10**400), most=1.0)
+    with pytest.raises(ValueError, match="f: x must be finite and at most 1, got inf"):
+        to_float("f", "x", 10**400, most=1.0)
     with pytest.raises(ValueError, match="f: n must be at most 281474976710656, got 1000000"):
         to_int("f", "n", 10**30, 0)
 
