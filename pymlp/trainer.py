@@ -33,10 +33,10 @@ class Trainer:
 
     Args:
         model: its parameters are updated, those with ``requires_grad=False`` excepted; the steps
-            run on its device.
+            run on its device. `pymlp.load` gives the model of another run to begin with.
         data: train is learnt from; dev is evaluated to find the best checkpoint.
         config: default ``TrainConfig()``.
-        callbacks: told about progress, in this order.
+        callbacks: told about progress, in this order; `pymlp.ProgressBar` shows it.
 
     Raises:
         ValueError: model and data do not fit together, train or dev is empty or holds an id that is

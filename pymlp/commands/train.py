@@ -154,7 +154,7 @@ def _new_trainer(
 ) -> tuple[Trainer, str]:
     """The trainer, and where its data come from."""
     if init_from is not None:
-        source = source or init_from.config()["data"].get("source")
+        source = source or _source_of(init_from)
         chosen = {**_settings_of(init_from, chosen), **chosen}
     settings = {**PRESETS[preset].model, **chosen}
     known = {field.name for field in fields(RunConfig)}
@@ -177,6 +177,15 @@ def _new_trainer(
     dtype = getattr(torch, chosen["dtype"]) if "dtype" in chosen else None
     model = init_from.model().to(device, dtype)
     return Trainer(model, data, config.train_config(), callbacks), source
+
+
+def _source_of(run: RunDirectory) -> str:
+    source: str | None = run.config()["data"].get("source")
+    if source is None:
+        raise click.ClickException(
+            f"the run in {shown(run.path)} does not say where its data come from: give --data"
+        )
+    return source
 
 
 def _settings_of(run: RunDirectory, chosen: Mapping[str, Any]) -> dict[str, Any]:
