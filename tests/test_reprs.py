@@ -1,4 +1,4 @@
-"""What a notebook shows: short, whatever the size of the thing."""
+"""Short reprs for notebooks, whatever the size of the thing."""
 
 import pytest
 import torch
