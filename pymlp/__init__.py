@@ -1,5 +1,7 @@
 """pymlp: the multi-layer perceptron language model of Bengio et al. (2003), fast, in PyTorch."""
 
+from typing import Any
+
 # The native libraries first: where they are missing, this import says what to do.
 from pymlp import _library as _library
 from pymlp import data, debug, functional, isa, reference
@@ -15,9 +17,11 @@ from pymlp.functional import (
 from pymlp.many import train_many
 from pymlp.model import MLP, MLPConfig, lecture_init, scaled_init
 from pymlp.presets import PRESETS
+from pymlp.progress import ProgressBar
 from pymlp.run_config import RunConfig
 from pymlp.sampling import sample
 from pymlp.scoring import Scorer, log_z, score
+from pymlp.trained import load
 from pymlp.trainer import Trainer
 
 isa.use_environment()
@@ -27,6 +31,7 @@ __all__ = [
     "MLP",
     "PRESETS",
     "MLPConfig",
+    "ProgressBar",
     "RunConfig",
     "Scorer",
     "TrainConfig",
@@ -40,6 +45,7 @@ __all__ = [
     "isa",
     "lecture_init",
     "linear_cross_entropy",
+    "load",
     "log_z",
     "mlp_cross_entropy",
     "nearest",
@@ -49,3 +55,21 @@ __all__ = [
     "score",
     "train_many",
 ]
+
+__version__: str
+
+
+def __getattr__(name: str) -> Any:
+    """The version, which is looked up when it is asked for."""
+    if name != "__version__":
+        raise AttributeError(f"module 'pymlp' has no attribute {name!r}")
+    from importlib import metadata
+
+    try:
+        return metadata.version("pymlp")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"  # run from its sources, without having been installed
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__", *(name for name in globals() if name.startswith("__"))]

@@ -25,8 +25,11 @@ class Callback:
     def on_log(self, trainer: Trainer, loss: float) -> None:
         """``log_every`` steps are done; ``loss`` is their mean."""
 
+    def on_eval_progress(self, trainer: Trainer, split: str, done: int, total: int) -> None:
+        """An evaluation has seen ``done`` of ``total`` examples of ``"train"`` or ``"dev"``."""
+
     def on_eval(self, trainer: Trainer, evaluation: Evaluation) -> None:
-        """Train and dev have been evaluated."""
+        """Dev has been evaluated, and train as far as `TrainConfig.eval_train` says."""
 
     def on_checkpoint(self, trainer: Trainer, path: Path) -> None:
         """The run directory ``path`` has a new checkpoint."""

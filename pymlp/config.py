@@ -2,20 +2,54 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from pymlp.arguments import MOST_RATE, to_bool, to_choice, to_float, to_int
 
 SCHEDULES = ("constant", "step", "cosine", "inverse")
 OPTIMIZERS = ("sgd", "momentum", "adamw")
 ENGINES = ("auto", "native", "autograd", "reference")
 
-# Counts that may be None, and the least they may be.
-_OPTIONAL_COUNTS = (("lr_drop_step", 0), ("patience", 1), ("average", 1), ("sampled_softmax", 1))
+EVAL_TRAIN = ("full", "sample", "no")
+
+_CHOICES = {
+    "schedule": SCHEDULES,
+    "optimizer": OPTIMIZERS,
+    "engine": ENGINES,
+    "eval_train": EVAL_TRAIN,
+}
 
 # Words of noise, which are drawn a tenth of a second without a look at what else is wanted.
 _MOST_NOISE = 2**20
 
-# Beyond any machine's memory and time; torch's own numbers end at 2**63 and at 3.4e38.
-_MOST_COUNT = 2**48
-_MOST_RATE = 1e38
+# The least that each count may be. A field whose default is None may be None, here and below.
+_COUNTS = {
+    "steps": 1,
+    "batch_size": 1,
+    "warmup_steps": 0,
+    "eval_every": 0,
+    "checkpoint_every": 0,
+    "log_every": 1,
+    "lr_drop_step": 0,
+    "patience": 1,
+    "average": 1,
+    "sampled_softmax": 1,
+}
+
+_RATES: dict[str, dict[str, float]] = {
+    "lr": {"above": 0.0, "most": MOST_RATE},
+    "eps": {"above": 0.0},
+    "lr_drop_factor": {"least": 0.0},
+    "lr_decay": {"least": 0.0, "most": MOST_RATE},
+    "momentum": {"least": 0.0, "below": 1.0},
+    "label_smoothing": {"least": 0.0, "most": 1.0},
+    "z_loss": {"least": 0.0, "most": MOST_RATE},
+    "dropout": {"least": 0.0, "below": 1.0},
+    "weight_decay": {"least": 0.0, "most": MOST_RATE},
+    "max_grad_norm": {"above": 0.0},
+}
+
+_SWITCHES = ("decay_biases", "sparse_embedding", "log_grad_norm")
 
 
 @dataclass(frozen=True)
@@ -63,8 +97,11 @@ class TrainConfig:
             autograd, or reference on devices that the operators have no kernels for. The same
             seed gives the same batches in each.
         eval_every: steps between evaluations on all of train and dev; 0 is only after the last.
-        eval_train: False leaves train out of the evaluations before the last step: on a large
-            corpus it may take as long as the steps between them.
+        eval_train: the part of train that evaluations, the last one too, are over: ``"full"`` is
+            all of it, ``"sample"`` is 100,000 evenly spaced examples, or all where there are
+            fewer, and ``"no"`` is none, so that the train loss is nan. On a large corpus all of
+            train may take as long as the steps between evaluations. True is taken for
+            ``"full"`` and False for ``"no"``.
         patience: evaluations without a lower dev loss after which training stops early, the best
             parameters being kept; None is never.
         average: steps that an average of the parameters reaches back; evaluations, and the models
@@ -107,17 +144,34 @@ class TrainConfig:
     log_grad_norm: bool = False
     engine: str = "auto"
     eval_every: int = 10_000
-    eval_train: bool = True
+    eval_train: str = "full"
     patience: int | None = None
     average: int | None = None
     checkpoint_every: int = 10_000
     log_every: int = 1_000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        self._check_choices()
-        self._check_counts()
-        self._check_rates()
+        if isinstance(self.eval_train, bool):  # of runs before there was a sample
+            self._set("eval_train", "full" if self.eval_train else "no")
+        for name, known in _CHOICES.items():
+            self._set(name, to_choice("TrainConfig", name, getattr(self, name), known))
+        for name, least in _COUNTS.items():
+            if not self._is_unset(name):
+                self._set(name, to_int("TrainConfig", name, getattr(self, name), least))
+        self._set("seed", to_int("TrainConfig", "seed", self.seed, 0, most=2**63 - 1))
+        for name in _SWITCHES:
+            self._set(name, to_bool("TrainConfig", name, getattr(self, name)))
+        for name, bounds in _RATES.items():
+            if not self._is_unset(name):
+                self._set(name, to_float("TrainConfig", name, getattr(self, name), **bounds))
+        self._set("betas", _betas(self.betas))
+        self._check_combinations()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _is_unset(self, name: str) -> bool:
+        return getattr(self, name) is None and type(self).__dataclass_fields__[name].default is None
 
     def learning_rate(self, step: int) -> float:
         """The rate of update number ``step``, counted from 0."""
@@ -137,30 +191,9 @@ class TrainConfig:
         height = (1.0 + math.cos(math.pi * min(done, 1.0))) / 2.0
         return self.lr_min + (self.lr - self.lr_min) * height
 
-    def _check_choices(self) -> None:
-        for name, known in (
-            ("schedule", SCHEDULES),
-            ("optimizer", OPTIMIZERS),
-            ("engine", ENGINES),
-        ):
-            value = getattr(self, name)
-            if value not in known:
-                listed = ", ".join(repr(choice) for choice in known)
-                raise ValueError(f"TrainConfig: {name} must be one of {listed}, got {value!r}")
-
-    def _check_counts(self) -> None:
-        for name, least in (
-            ("steps", 1),
-            ("batch_size", 1),
-            ("warmup_steps", 0),
-            ("eval_every", 0),
-            ("checkpoint_every", 0),
-            ("log_every", 1),
-        ):
-            _check_int(name, getattr(self, name), least)
-        for name, least in _OPTIONAL_COUNTS:
-            if getattr(self, name) is not None:
-                _check_int(name, getattr(self, name), least)
+    def _check_combinations(self) -> None:
+        lowest = to_float("TrainConfig", "lr_min", self.lr_min, least=0.0, most=self.lr)
+        self._set("lr_min", lowest)
         if self.patience is not None and self.eval_every == 0:
             raise ValueError("TrainConfig: patience needs evaluations: set eval_every above 0")
         if self.sampled_softmax is not None and self.sampled_softmax > _MOST_NOISE:
@@ -173,54 +206,14 @@ class TrainConfig:
                 "TrainConfig: label_smoothing spreads over the whole vocabulary, of which "
                 "sampled_softmax sees a part: set one of them alone"
             )
-        _check_int("seed", self.seed, 0, most=2**63 - 1)
-        for name in ("decay_biases", "sparse_embedding", "log_grad_norm", "eval_train"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(
-                    f"TrainConfig: {name} must be True or False, got {getattr(self, name)!r}"
-                )
-
-    def _check_rates(self) -> None:
-        _check_float("lr", self.lr, above=0.0, most=_MOST_RATE)
-        _check_float("eps", self.eps, above=0.0)
-        _check_float("lr_drop_factor", self.lr_drop_factor, least=0.0)
-        _check_float("lr_min", self.lr_min, least=0.0, most=self.lr)
-        _check_float("lr_decay", self.lr_decay, least=0.0, most=_MOST_RATE)
-        _check_float("momentum", self.momentum, least=0.0, below=1.0)
-        _check_float("label_smoothing", self.label_smoothing, least=0.0, most=1.0)
-        _check_float("z_loss", self.z_loss, least=0.0, most=_MOST_RATE)
-        _check_float("dropout", self.dropout, least=0.0, below=1.0)
-        if self.weight_decay is not None:
-            _check_float("weight_decay", self.weight_decay, least=0.0, most=_MOST_RATE)
-        if self.max_grad_norm is not None:
-            _check_float("max_grad_norm", self.max_grad_norm, above=0.0)
-        if len(self.betas) != 2:
-            raise ValueError(f"TrainConfig: betas must be two numbers, got {self.betas!r}")
-        for beta in self.betas:
-            _check_float("betas", beta, least=0.0, below=1.0)
 
 
-def _check_int(name: str, value: object, least: int, most: int = _MOST_COUNT) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"TrainConfig: {name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"TrainConfig: {name} must be at least {least}, got {value}")
-    if value > most:
-        raise ValueError(f"TrainConfig: {name} must be at most {most}, got {value}")
-
-
-def _check_float(
-    name: str,
-    value: object,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    below: float = math.inf,
-    most: float = math.inf,
-) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"TrainConfig: {name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and above < value < below and least <= value <= most):
-        bounds = [("above", above), ("at least", least), ("below", below), ("at most", most)]
-        wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
-        raise ValueError(f"TrainConfig: {name} must be finite and {wanted}, got {value:g}")
+def _betas(value: Any) -> tuple[float, float]:
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise ValueError(f"TrainConfig: betas must be two numbers, got {value!r}") from None
+    return (
+        to_float("TrainConfig", "betas", first, least=0.0, below=1.0),
+        to_float("TrainConfig", "betas", second, least=0.0, below=1.0),
+    )

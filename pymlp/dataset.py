@@ -96,6 +96,13 @@ class Dataset:
             ends.append(end)
         return cls(stream, Ends(*ends), vocabulary, block_size)
 
+    def __repr__(self) -> str:
+        sizes = " / ".join(f"{size:,}" for size in self.sizes.values())
+        return (
+            f"Dataset({sizes} examples (train / dev / test), block_size {self.block_size}, "
+            f"{self.vocabulary!r})"
+        )
+
     @property
     def begins(self) -> Ends:
         """The positions where train, dev and test begin."""

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Evaluation(NamedTuple):
-    """Losses in nats after ``step`` updates, over all examples of train and dev.
+    """Losses in nats after ``step`` updates, over train and dev.
 
-    Train is nan where it was left out (`TrainConfig.eval_train`).
+    Dev is evaluated whole, train as `TrainConfig.eval_train` says; it is nan where it was left out.
     """
 
     step: int
@@ -40,6 +40,15 @@ class History:
     best: Evaluation | None
     seconds: float
     us_per_step: float
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self.losses):,} steps", f"{len(self.evals):,} evaluations"]
+        if self.evals:
+            last = self.evals[-1]
+            parts.append(f"train loss {last.train:.4f}, dev loss {last.dev:.4f}")
+        if self.best is not None:
+            parts.append(f"best dev loss {self.best.dev:.4f} at step {self.best.step:,}")
+        return f"History({', '.join(parts)}, {self.us_per_step:,.1f} us per step)"
 
 
 def evaluations(records: Iterable[Mapping[str, Any]]) -> list[Evaluation]:

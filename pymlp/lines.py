@@ -6,6 +6,7 @@ list of words. Nothing here knows of ids.
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def split(
     """
     n1, n2 = cut_points(len(lines), fractions)
     shuffled = list(lines)
-    random.Random(seed).shuffle(shuffled)
+    random.Random(operator.index(seed)).shuffle(shuffled)
     return Splits(shuffled[:n1], shuffled[n1:n2], shuffled[n2:])
 
 

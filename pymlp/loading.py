@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from pymlp import _engine
+from pymlp.arguments import to_int
 from pymlp.dataset import Dataset, Ends
 from pymlp.lines import SPLIT_SEED, cut_points
 from pymlp.streams import TokenStream
@@ -67,6 +68,10 @@ class DataConfig:
     context: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "min_count", to_int("DataConfig", "min_count", self.min_count, 1))
+        if self.vocab_size is not None:
+            vocab_size = to_int("DataConfig", "vocab_size", self.vocab_size, 0)
+            object.__setattr__(self, "vocab_size", vocab_size)
         if self.tokens is not None:
             check_kind(self.tokens)
         for name, known in (("vocab_from", ("all", "train")), ("context", ("reset", "across"))):

@@ -12,10 +12,12 @@ from typing import NamedTuple
 import torch
 
 from pymlp import device_engine
+from pymlp.arguments import to_int
 from pymlp.checks import check_fit
 from pymlp.data import Dataset
 from pymlp.device_engine import DeviceEngine, run_together
 from pymlp.native import NativeEngine
+from pymlp.progress import ModelsBar
 from pymlp.results import Result, Results
 from pymlp.run_config import RunConfig
 from pymlp.stepper import DivergedError
@@ -60,7 +62,7 @@ def train_many(
     configs: Iterable[RunConfig],
     data: Dataset,
     workers: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
     *,
     device: str | torch.device = "cpu",
 ) -> Results:
@@ -81,8 +83,9 @@ def train_many(
         data: of all models; train is learnt from, train and dev are evaluated as each config says.
         workers: models at a time; None is ``torch.get_num_threads()``. On CUDA, threads that draw
             the batches of the next launch.
-        progress: called in the calling thread about five times a second, and when a model has
-            ended. An exception from it stops all models.
+        progress: True shows on ``sys.stderr`` how far the models are. A function is called in the
+            calling thread about five times a second, and when a model has ended. An exception from
+            it stops all models.
         device: of the models.
 
     Returns:
@@ -102,16 +105,21 @@ def train_many(
         >>> print(results.by_dev_loss())
     """
     configs = list(configs)
+    _check(configs)
     workers = torch.get_num_threads() if workers is None else workers
-    _check(configs, workers)
+    workers = to_int("train_many", "workers", workers, 1)
     device = torch.device(device)
     runs = [_Run(config, data, device) for config in configs]
     check_fit(runs[0].model, data)
     train = _on_device if device.type in device_engine.DEVICES else _on_cores
+    follow = ModelsBar(len(runs)) if progress is True else progress or None
     try:
-        train(runs, workers, progress)
+        train(runs, workers, follow)
     except KeyboardInterrupt:
         raise TrainingInterrupted(Results(run.result() for run in runs)) from None
+    finally:
+        if isinstance(follow, ModelsBar):
+            follow.end()
     return Results(run.result() for run in runs)
 
 
@@ -177,7 +185,7 @@ def _step_together(runs: Sequence[_Run]) -> None:
             run.trainer.stepper.end(run.steps, seconds)
 
 
-def _check(configs: Sequence[RunConfig], workers: int) -> None:
+def _check(configs: Sequence[RunConfig]) -> None:
     if not configs:
         raise ValueError("train_many: there are no configs")
     for index, config in enumerate(configs):
@@ -185,10 +193,6 @@ def _check(configs: Sequence[RunConfig], workers: int) -> None:
             raise TypeError(
                 f"train_many: configs must be of RunConfig, got {config!r} at index {index}"
             )
-    if isinstance(workers, bool) or not isinstance(workers, int):
-        raise TypeError(f"train_many: workers must be an int, got {workers!r}")
-    if workers < 1:
-        raise ValueError(f"train_many: workers must be at least 1, got {workers}")
 
 
 class _Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pymlp import functional, reference
+from pymlp.arguments import to_bool, to_int
 from pymlp.reference import Candidates, DropoutMasks
 
 LECTURE_SEED = 2147483647
@@ -45,17 +47,11 @@ class MLPConfig:
     direct: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.direct, bool):
-            raise TypeError(f"MLPConfig: direct must be True or False, got {self.direct!r}")
+        object.__setattr__(self, "direct", to_bool("MLPConfig", "direct", self.direct))
         for name in ("vocab_size", "block_size", "n_embd", "n_hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(
-                    f"MLPConfig: {name} must be an int, got {type(value).__name__} {value!r}"
-                )
             least = 0 if name == "n_hidden" and self.direct else 1
-            if value < least:
-                raise ValueError(f"MLPConfig: {name} must be at least {least}, got {value}")
+            size = to_int("MLPConfig", name, getattr(self, name), least)
+            object.__setattr__(self, name, size)
         if self.n_params > _MAX_PARAMS:
             raise ValueError(f"MLPConfig: {self.n_params:,} parameters are too many: {self}")
 
@@ -183,7 +179,7 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
     torch.nn's layout. Direct connections, which the lecture has not, begin at 0. The global
     generator is not touched.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(operator.index(seed))
     parameters = (
         model.embedding.weight,
         model.hidden.weight.T,
@@ -214,7 +210,7 @@ def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = N
         seed: of a generator of its own, on the CPU; the global one is not touched.
         counts: (V,), how often each token occurs; None is never.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(operator.index(seed))
     sizes = model.config
 
     def draw(parameter: Tensor, deviation: float) -> None:

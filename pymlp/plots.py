@@ -153,7 +153,9 @@ def _to_plane(embedding: Tensor) -> tuple[Tensor, tuple[str, str]]:
 
 def _figure(width: float = 8.0, height: float = 5.0) -> Figure:
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install pymlp[plot]") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    from pymlp.figure import ShownFigure
+
+    return ShownFigure(figsize=(width, height), layout="constrained")

@@ -68,7 +68,7 @@ PRESETS: dict[str, Preset] = {
             "weight_decay": 1e-4,
             "decay_biases": False,
             "eval_every": 3_250,  # about a pass
-            "eval_train": False,
+            "eval_train": "sample",
             "checkpoint_every": 3_250,
             "patience": 3,
         },
@@ -91,7 +91,7 @@ PRESETS: dict[str, Preset] = {
             "dropout": 0.35,
             "max_grad_norm": 1.0,
             "eval_every": 1_632,  # about a pass
-            "eval_train": False,
+            "eval_train": "sample",
             "checkpoint_every": 1_632,
         },
         init="unigram",

@@ -1,10 +1,11 @@
-"""What became of many models: a table of results."""
+"""The results of many models: a table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from html import escape
 from typing import Any, overload
 
 from pymlp.model import MLP
@@ -24,8 +25,8 @@ class Result:
             config asks for one.
         engine: the engine that trained it, ``config.engine`` where it came to none.
         step: updates done.
-        train_loss, dev_loss: at the end, in nats per token over all examples; None where there is
-            an ``error``.
+        train_loss, dev_loss: at the end, in nats per token; None where there is an ``error``, and
+            train also where ``config.eval_train`` leaves it out.
         best_dev_loss, best_step: the lowest dev loss of all evaluations and its step; None before
             the first evaluation.
         seconds: time spent in training steps; evaluations not counted.
@@ -60,7 +61,7 @@ class Result:
             model=model if trainer.average is None else trainer.average,
             engine=trainer.engine.name,
             step=trainer.step,
-            train_loss=None if last is None else last.train,
+            train_loss=None if last is None or math.isnan(last.train) else last.train,
             dev_loss=None if last is None else last.dev,
             best_dev_loss=None if best is None else best.dev,
             best_step=None if best is None else best.step,
@@ -68,6 +69,11 @@ class Result:
             steps_per_second=1e6 / history.us_per_step if history.us_per_step > 0 else None,
             error=error,
         )
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in ("engine", *_SHOWN, "error")}
+        told = ", ".join(f"{name}={_cell(x)}" for name, x in shown.items() if x is not None)
+        return f"Result({told})"
 
     def row(self) -> dict[str, Any]:
         """The config and the figures as one flat dict of plain values.
@@ -80,7 +86,7 @@ class Result:
 
 
 class Results(Sequence[Result]):
-    """Results in the order of their configs; ``print`` shows them as a table."""
+    """Results in the order of their configs; ``print`` and notebooks show them as a table."""
 
     def __init__(self, results: Iterable[Result]) -> None:
         self._results = tuple(results)
@@ -105,19 +111,40 @@ class Results(Sequence[Result]):
         """The same, lowest dev loss first; those without one last."""
         return Results(sorted(self, key=lambda r: math.inf if r.dev_loss is None else r.dev_loss))
 
+    def __repr__(self) -> str:
+        losses = [result.dev_loss for result in self if result.dev_loss is not None]
+        lowest = f", lowest dev loss {min(losses):.4f}" if losses else ""
+        return f"Results({len(self)} models, {len(losses)} without an error{lowest})"
+
     def __str__(self) -> str:
         """A table of the figures and of those fields of the configs that are not all alike."""
-        rows = self.rows()
-        varied = [f.name for f in fields(RunConfig) if len({row[f.name] for row in rows}) > 1]
-        names = [*varied, *_SHOWN]
-        lines = [[name.replace("_", " ") for name in names]]
-        lines += [[_cell(row[name]) for name in names] for row in rows]
+        lines = self._cells()
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        ends = ["", *(f"  {row['error']}" if row["error"] else "" for row in rows)]
+        ends = ["", *(f"  {result.error}" if result.error else "" for result in self)]
         return "\n".join(
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + end
             for line, end in zip(lines, ends, strict=True)
         )
+
+    def _repr_html_(self) -> str:
+        """The same table for notebooks."""
+        head, *rows = self._cells()
+        lines = [_html_row([*head, "error"], "th")]
+        for cells, result in zip(rows, self, strict=True):
+            lines.append(_html_row([*cells, result.error or ""], "td"))
+        return f"<table>{''.join(lines)}</table>"
+
+    def _cells(self) -> list[list[str]]:
+        """The rows of the table, a head first."""
+        rows = self.rows()
+        varied = [f.name for f in fields(RunConfig) if len({row[f.name] for row in rows}) > 1]
+        names = [*varied, *_SHOWN]
+        head = [name.replace("_", " ") for name in names]
+        return [head, *([_cell(row[name]) for name in names] for row in rows)]
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def _cell(value: Any) -> str:

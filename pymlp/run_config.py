@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
+from pymlp.arguments import to_choice
 from pymlp.callbacks import Callback
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset
 from pymlp.model import INITS, MLP, MLPConfig, seeded_model
+from pymlp.presets import PRESETS
 from pymlp.trainer import Trainer
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -22,6 +25,10 @@ class RunConfig(TrainConfig):
 
     The vocabulary and the context length are the data's. ``seed`` is that of the initial parameters
     and of the batches. `dataclasses.replace` varies one.
+
+    ``RunConfig()`` is not what ``pymlp train`` begins from, which is preset "lecture": the preset
+    has ``init="lecture"`` and ``schedule="step"`` where the defaults here are "torch" and
+    "constant". ``RunConfig.from_preset("lecture")`` trains the same bits as the command.
 
     Attributes:
         n_embd: width E of an embedding row.
@@ -44,18 +51,40 @@ class RunConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._sizes(vocab_size=1, block_size=1)
+        sizes = self._sizes(vocab_size=1, block_size=1)
+        for name in ("n_embd", "n_hidden", "direct"):
+            self._set(name, getattr(sizes, name))
         for name, known in (("init", INITS), ("dtype", DTYPES)):
-            if getattr(self, name) not in known:
-                listed = ", ".join(repr(choice) for choice in known)
-                raise ValueError(
-                    f"RunConfig: {name} must be one of {listed}, got {getattr(self, name)!r}"
-                )
+            self._set(name, to_choice("RunConfig", name, getattr(self, name), known))
         if self.engine == "native" and self.dtype not in ("float32", "float64"):
             raise ValueError(
                 f"RunConfig: engine='native' does float32 and float64, not {self.dtype}: "
                 "use engine='auto'"
             )
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> RunConfig:
+        """The configuration of one of `PRESETS`, with changes.
+
+        On the same data it trains the same bits as ``pymlp train --preset NAME`` with the same
+        flags. The context length and the way of the text are the data's:
+        ``PRESETS[name].model["block_size"]`` and ``PRESETS[name].data``.
+
+        Args:
+            name: of a preset.
+            changes: fields of this class.
+
+        Raises:
+            TypeError: a change is no field, or has the wrong type.
+            ValueError: there is no such preset, or a change has a value out of its range.
+
+        Example:
+            >>> config = pymlp.RunConfig.from_preset("lecture", steps=50_000)
+            >>> history = config.trainer(data).fit()
+        """
+        preset = PRESETS[to_choice("RunConfig", "preset", name, list(PRESETS))]
+        sizes = {name: size for name, size in preset.model.items() if name != "block_size"}
+        return cls(**{**sizes, **preset.train, "init": preset.init, **changes})
 
     def trainer(
         self,

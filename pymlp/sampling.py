@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pymlp import _engine, reference
+from pymlp.arguments import to_float, to_int
 from pymlp.data import Dataset, Vocabulary, encode
 from pymlp.inference import can_draw, draw_ids
 from pymlp.model import MLP
@@ -60,17 +61,17 @@ def sample(
         The lines, without the token that ends them.
 
     Raises:
+        TypeError: an argument is not a number where one is expected.
         ValueError: an argument out of range, a prefix that the vocabulary cannot spell or that is
             longer than ``max_length``, a model of another vocabulary size, or one whose logits are
             not finite.
     """
-    start = _check(model, vocabulary, n, prefix, max_length)
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"sample: temperature must be at least 0 and finite, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"sample: top_k must be at least 1, got {top_k}")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"sample: seed must be at least 0 and less than 2**63, got {seed}")
+    n = to_int("sample", "n", n, 0)
+    max_length = to_int("sample", "max_length", max_length, 1)
+    start = _check(model, vocabulary, prefix, max_length)
+    temperature = to_float("sample", "temperature", temperature, least=0.0)
+    top_k = None if top_k is None else to_int("sample", "top_k", top_k, 1)
+    seed = to_int("sample", "seed", seed, 0, most=2**63 - 1)
     if n > 1 and not across and can_draw(model):
         temperature = 0.0 if temperature < _COLDEST else temperature
         lines = draw_ids(
@@ -140,18 +141,14 @@ def _until_end(line: list[int]) -> list[int]:
 
 
 def _check(
-    model: MLP | reference.MLP, vocabulary: Vocabulary, n: int, prefix: str, max_length: int
+    model: MLP | reference.MLP, vocabulary: Vocabulary, prefix: str, max_length: int
 ) -> list[int]:
-    """Check the arguments of `sample` that lines are made from; the ids of ``prefix``."""
+    """The ids of ``prefix``, after a check that it, the model and the vocabulary fit."""
     if model.config.vocab_size != len(vocabulary):
         raise ValueError(
             f"sample: the vocabulary has {len(vocabulary)} tokens, "
             f"the model {model.config.vocab_size}: give the vocabulary it was trained with"
         )
-    if n < 0:
-        raise ValueError(f"sample: n must be at least 0, got {n}")
-    if max_length < 1:
-        raise ValueError(f"sample: max_length must be at least 1, got {max_length}")
     try:
         start = vocabulary.encode(prefix)
     except ValueError as error:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pymlp import reference
+from pymlp.arguments import to_int
 from pymlp.data import Line, TokenStream, Vocabulary, encode
 from pymlp.evaluate import perplexity
 from pymlp.inference import log_normalisers, token_logits, token_losses
@@ -163,8 +164,7 @@ def log_z(
     Raises:
         TypeError, ValueError: as `score`; ``most`` is less than 1.
     """
-    if most < 1:
-        raise ValueError(f"log_z: most must be at least 1, got {most}")
+    most = to_int("log_z", "most", most, 1)
     _check_vocabulary(model, vocabulary)
     reader = _Reader(vocabulary, model.config.block_size, bos, eos, across)
     tokens = [block.tokens[torch.from_numpy(block.scored)] for block in reader.read(lines)]
@@ -202,6 +202,9 @@ class Scorer:
         self.model = model
         self.vocabulary = vocabulary
         self.normalized = normalized
+
+    def __repr__(self) -> str:
+        return f"Scorer({self.model.config}, {self.vocabulary!r})"
 
     def score(self, line: Line, bos: bool = True, eos: bool = True) -> float:
         """The log-probability of a line in nats; arguments as `pymlp.score`."""

@@ -63,6 +63,10 @@ class TokenStream:
         """Number of ids, boundaries included."""
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        context = "reset" if self.reset else "across"
+        return f"TokenStream({len(self):,} ids, context {context})"
+
     def examples(self, block_size: int, begin: int = 0, end: int | None = None) -> StreamExamples:
         """One example for each position from ``begin`` to ``end``, contexts of ``block_size``."""
         return StreamExamples(self, block_size, begin, len(self) if end is None else end)
@@ -122,6 +126,9 @@ class Examples:
     def __len__(self) -> int:
         """Number N of examples."""
         return len(self._targets)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} examples, block_size {self.block_size})"
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The examples with these indices (...): tokens (..., T) and targets (...)."""

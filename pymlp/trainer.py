@@ -16,8 +16,8 @@ from pymlp.averaging import Average
 from pymlp.callbacks import Callback
 from pymlp.checks import check_fit, check_plain
 from pymlp.config import TrainConfig
-from pymlp.data import Dataset, Splits
-from pymlp.evaluate import evaluate
+from pymlp.data import Dataset, Examples, Splits
+from pymlp.evaluate import evaluate, evaluated_part, is_sampled
 from pymlp.history import Evaluation, History, evaluations
 from pymlp.model import MLP
 from pymlp.rundir import Checkpoint, RunDirectory
@@ -33,10 +33,10 @@ class Trainer:
 
     Args:
         model: its parameters are updated, those with ``requires_grad=False`` excepted; the steps
-            run on its device.
+            run on its device. `pymlp.load` gives the model of another run to begin with.
         data: train is learnt from; dev is evaluated to find the best checkpoint.
         config: default ``TrainConfig()``.
-        callbacks: told about progress, in this order.
+        callbacks: told about progress, in this order; `pymlp.ProgressBar` shows it.
 
     Raises:
         ValueError: model and data do not fit together, train or dev is empty or holds an id that is
@@ -109,9 +109,16 @@ class Trainer:
             us_per_step=self.stepper.us_per_step,
         )
 
+    def __repr__(self) -> str:
+        best = "" if self._best is None else f", best dev loss {self._best.dev:.4f}"
+        return (
+            f"Trainer(step {self.step:,} of {self.config.steps:,}, engine {self.engine.name}, "
+            f"{self.model.config.n_params:,} parameters{best})"
+        )
+
     # --- training ---------------------------------------------------------------------------------
 
-    def fit(self) -> History:
+    def fit(self, progress: bool = False) -> History:
         """Train up to ``config.steps``, from wherever the trainer is, or until it is `exhausted`.
 
         A run directory, once there is one (`save`, `resume`), gets a checkpoint every
@@ -120,15 +127,31 @@ class Trainer:
         checkpoint first that was interrupted. The run ends with the same bits, log and evaluations
         as without it, at whatever line of Python it came.
 
+        Args:
+            progress: show on stderr how far it is, as `pymlp.ProgressBar` does.
+
         Raises:
             DivergedError: a loss, or at an evaluation, a checkpoint or the end a parameter, is not
                 finite any more. The last checkpoint stays.
         """
+        if progress:
+            return self._fit_with_bar()
         self.attend()
         while self.wants_steps:
             self.stepper.run(self.next_event())
             self.attend()
         return self.finish()
+
+    def _fit_with_bar(self) -> History:
+        from pymlp.progress import ProgressBar
+
+        callbacks = self.callbacks
+        with ProgressBar() as bar:
+            self.callbacks = (*callbacks, bar)
+            try:
+                return self.fit()
+            finally:
+                self.callbacks = callbacks
 
     # What `fit` is made of, for `train_many`, where many models share their steps.
 
@@ -219,18 +242,27 @@ class Trainer:
 
     def _evaluate(self) -> None:
         self._check_parameters()
-        with_train = self.config.eval_train or self.step == self.config.steps
-        splits = ("train", "dev") if with_train else ("dev",)
-        losses = {f"{split}_loss": self.evaluate(split) for split in splits}
+        how = self.config.eval_train
+        train = evaluated_part(self.data.train, how)
+        parts = {"dev": self.data.dev} if train is None else {"train": train, "dev": self.data.dev}
+        losses = {f"{name}_loss": self._mean_loss(name, part) for name, part in parts.items()}
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged(", ".join(f"{name} is {x}" for name, x in losses.items()))
-        record = {"step": self.step} | losses
+        record: dict[str, Any] = {"step": self.step} | losses
+        if train is not None and is_sampled(self.data.train, how):
+            record["train_sample"] = len(train)
         (result,) = evaluations([record])
         best = self._best[0]
         if best is None or result.dev < best.dev:
             model = self.average or self.model
             self._best = result, {n: t.clone() for n, t in model.state_dict().items()}
         self._record(record)
+
+    def _mean_loss(self, split: str, examples: Examples) -> float:
+        def progress(done: int) -> None:
+            self._tell("on_eval_progress", split, done, len(examples))
+
+        return evaluate(self.average or self.stepper.engine.model, examples, progress=progress)
 
     def _announce(self) -> None:
         """Tell the callbacks what they do not know yet, again where they were interrupted.

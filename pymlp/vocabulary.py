@@ -199,6 +199,15 @@ class Vocabulary:
         """Number of tokens, the boundary included: the model's `vocab_size`."""
         return len(self.tokens)
 
+    def __repr__(self) -> str:
+        kind = "words" if self.separator else "characters"
+        shown = [repr(token[:20]) for token in self.tokens[:4]]
+        more = ["..."] if len(self) > len(shown) else []
+        options = [f"unknown {self.unknown!r}"] if self.unknown is not None else []
+        options += ["lowercase"] if self.lowercase else []
+        listed = ", ".join([*shown, *more])
+        return "; ".join([f"Vocabulary({len(self):,} {kind}: {listed}", *options]) + ")"
+
     def split(self, line: Sequence[str]) -> Sequence[str]:
         """The tokens of a line: a str falls into words for a vocabulary of words.
 

@@ -29,6 +29,17 @@ def test_neighbours_are_ordered_by_cosine():
     assert nearest(make_model(), VOCABULARY, ".", k=1) == [("d", pytest.approx(0.8))]
 
 
+def test_several_tokens_have_a_list_each():
+    expected = [nearest(make_model(), VOCABULARY, token, k=2) for token in ("a", ".")]
+    for tokens in (["a", "."], ("a", "."), iter("a.")):
+        assert nearest(make_model(), VOCABULARY, tokens, k=2) == expected
+    assert nearest(make_model(), VOCABULARY, ["a"], k=2) == expected[:1]
+    with pytest.raises(ValueError, match="nearest: character 'x'"):
+        nearest(make_model(), VOCABULARY, ["a", "x"])
+    with pytest.raises(TypeError, match="nearest: a token must be a str, got 1"):
+        nearest(make_model(), VOCABULARY, [1])
+
+
 def test_a_token_that_is_spelled_as_the_boundary():
     vocabulary = Vocabulary((".", "a", "b", "c", "."))
     assert nearest(make_model(), vocabulary, ".", k=1) == [("a", pytest.approx(0.96))]

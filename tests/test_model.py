@@ -40,8 +40,8 @@ def test_config_counts_parameters():
     [
         ({"vocab_size": 0}, ValueError, "vocab_size must be at least 1, got 0"),
         ({"vocab_size": 27, "n_embd": -2}, ValueError, "n_embd must be at least 1, got -2"),
-        ({"vocab_size": 27, "block_size": 3.0}, TypeError, "block_size must be an int, got float"),
-        ({"vocab_size": 27, "n_hidden": True}, TypeError, "n_hidden must be an int, got bool"),
+        ({"vocab_size": 27, "block_size": 3.0}, TypeError, "block_size must be an int, got 3.0"),
+        ({"vocab_size": 27, "n_hidden": True}, TypeError, "n_hidden must be an int, got True"),
     ],
 )
 def test_config_rejects_bad_sizes(fields, error, message):

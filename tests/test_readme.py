@@ -22,7 +22,9 @@ def blocks(language):
 
 
 def commands():
-    lines = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    lines = [
+        line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()
+    ]
     return [line for line in lines if line]
 
 

@@ -232,8 +232,8 @@ def test_words():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1.0}, "temperature must be at least 0 and finite, got -1.0"),
-        ({"temperature": math.nan}, "temperature must be at least 0"),
+        ({"temperature": -1.0}, "temperature must be finite and at least 0, got -1"),
+        ({"temperature": math.nan}, "temperature must be finite and at least 0, got nan"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"prefix": "abx"}, "prefix 'abx': character 'x' .* is not in the vocabulary"),
         ({"prefix": "a."}, r"prefix 'a\.': character '\.'"),

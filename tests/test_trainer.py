@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -206,10 +207,42 @@ def test_metrics_and_files(tmp_path):
     ]
 
 
-def test_train_is_left_out_of_evaluations_but_the_last():
-    trainer, history = train(steps=6, eval_every=2, eval_train=False)
-    assert [math.isnan(evaluation.train) for evaluation in history.evals] == [True, True, False]
+def test_train_is_left_out_of_evaluations():
+    _, history = train(steps=6, eval_every=2, eval_train="no")
+    assert [math.isnan(evaluation.train) for evaluation in history.evals] == [True] * 3
+    assert all(math.isfinite(evaluation.dev) for evaluation in history.evals)
+
+
+def test_train_is_evaluated_on_an_even_sample_where_it_is_large(tmp_path, monkeypatch):
+    n = len(DATA.train)
+    monkeypatch.setattr(sys.modules["pymlp.evaluate"], "SAMPLE_SIZE", 100)
+    trainer = Trainer(make_model(), DATA, TrainConfig(steps=1, eval_train="sample"))
+    trainer.save(tmp_path / "run")
+    history = trainer.fit()
+    tokens, targets = DATA.train.take(torch.tensor([i * n // 100 for i in range(100)]))
+    assert history.evals[-1].train == evaluate(trainer.model, Examples(tokens, targets))
+    records = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert [r["train_sample"] for r in records if "dev_loss" in r] == [100]
+    monkeypatch.setattr(sys.modules["pymlp.evaluate"], "SAMPLE_SIZE", n)
+    trainer, history = train(steps=1, eval_train="sample")
     assert history.evals[-1].train == trainer.evaluate("train")
+
+
+def test_settings_of_older_runs_are_understood():
+    for old, new in ((True, "full"), (False, "no")):
+        assert TrainConfig(eval_train=old) == TrainConfig(eval_train=new)
+
+
+def test_callbacks_follow_evaluations():
+    seen = []
+
+    class Follower(Callback):
+        def on_eval_progress(self, trainer, split, done, total):
+            seen.append((split, done, total))
+
+    Trainer(make_model(), DATA, TrainConfig(steps=1), [Follower()]).fit()
+    sizes = {"train": len(DATA.train), "dev": len(DATA.dev)}
+    assert seen == [(split, size, size) for split, size in sizes.items()]
 
 
 def test_evaluate_is_exact():

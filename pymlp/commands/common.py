@@ -50,14 +50,17 @@ best_option = click.option(
 )
 
 
-def _open_run(ctx: click.Context, parameter: click.Parameter, value: str) -> RunDirectory:
+def open_run(
+    ctx: click.Context, parameter: click.Parameter, value: str | None
+) -> RunDirectory | None:
+    """The callback of a parameter that names a run; None where it is not given."""
     try:
-        return RunDirectory.open(value)
+        return None if value is None else RunDirectory.open(value)
     except FileNotFoundError as error:
         raise click.BadParameter(str(error)) from error
 
 
-run_argument = click.argument("run", callback=_open_run)
+run_argument = click.argument("run", callback=open_run)
 
 
 def _read_lines(ctx: click.Context, parameter: click.Parameter, value: str) -> Iterator[str]:

@@ -23,9 +23,8 @@ def nearest(run: RunDirectory, tokens: tuple[str, ...], k: int, best: bool, as_j
     One line each: the cosine of the angle between the two, a tab, the token. With --json there is
     one object for each of TOKENS.
     """
-    model, vocabulary = run.model(best=best), run.vocabulary()
-    for token in tokens:
-        found = find(model, vocabulary, token, k)
+    lists = find(run.model(best=best), run.vocabulary(), tokens, k)
+    for token, found in zip(tokens, lists, strict=True):
         if as_json:
             print_json({"token": token, "nearest": [neighbour._asdict() for neighbour in found]})
             continue

@@ -14,11 +14,11 @@ from rich.table import Table
 from pymlp import sources
 from pymlp.commands.common import finite, given, json_option, note, print_json, threads_option
 from pymlp.commands.data_options import data_config, data_options
-from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
 from pymlp.paper import Neural
 from pymlp.presets import PRESETS
+from pymlp.progress import ProgressBar
 from pymlp.run_config import RunConfig
 from pymlp.table import MIXTURES, OWN, OWN_MIXED, ROWS, TableRow, paper_table
 
@@ -93,7 +93,7 @@ def table(
     prepared = data_config(source, PRESETS[preset].data, chosen)
     sizes = {**PRESETS[preset].model, **chosen}
     data = sources.load(source, sizes["block_size"], prepared)
-    with reporter() as progress:
+    with ProgressBar() as progress:
         made = paper_table(
             data,
             config,
@@ -112,11 +112,11 @@ def table(
 
 
 def _config(preset: str, chosen: Mapping[str, Any]) -> RunConfig:
-    base = PRESETS[preset]
     known = {field.name for field in fields(RunConfig)}
-    settings = {**base.model, **base.train, "init": base.init, **chosen}
     try:
-        return RunConfig(**{name: x for name, x in settings.items() if name in known})
+        return RunConfig.from_preset(
+            preset, **{name: x for name, x in chosen.items() if name in known}
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 

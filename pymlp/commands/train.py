@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,13 +18,14 @@ from pymlp import sources
 from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
-from pymlp.commands.common import given, json_option, note, shown, threads_option
+from pymlp.commands.common import given, json_option, note, open_run, shown, threads_option
 from pymlp.commands.data_options import data_config, data_options
-from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
-from pymlp.config import TrainConfig
-from pymlp.model import INITS, MLPConfig, seeded_model
+from pymlp.data import Dataset
+from pymlp.model import INITS
 from pymlp.presets import PRESETS
+from pymlp.progress import ProgressBar
+from pymlp.run_config import RunConfig
 from pymlp.rundir import RunDirectory, check_vacant
 from pymlp.stepper import DivergedError
 from pymlp.trainer import Trainer
@@ -52,6 +54,13 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 )
 @add_options(MODEL_OPTIONS | TRAIN_OPTIONS)
 @click.option(
+    "--init-from",
+    metavar="RUN",
+    callback=open_run,
+    help="Begin with the last parameters of another run, and by default with its data and sizes; "
+    "the vocabulary must be the same.",
+)
+@click.option(
     "--init",
     type=click.Choice(INITS),
     help="First parameters: torch.nn's, the lecture's, scaled so that all tokens are equally "
@@ -61,10 +70,8 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
     help="Of the parameters. In float64 the engines agree step by step; in float32 the lecture's "
-    "initial rates amplify rounding.",
+    "initial rates amplify rounding.  [default: float32, or that of --init-from]",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @click.option(
@@ -91,8 +98,7 @@ def train(
     /,
     source: str | None,
     preset: str,
-    init: str | None,
-    dtype: str,
+    init_from: RunDirectory | None,
     device: str,
     out: Path | None,
     resume: bool,
@@ -108,7 +114,7 @@ def train(
     """
     chosen = given(options)
     place = _device(device)
-    with reporter() as progress:
+    with ProgressBar() as progress:
         if resume:
             _check_resumable(ctx)
             out = out or run_names.newest(preset)
@@ -118,12 +124,13 @@ def train(
         else:
             out = out or run_names.next_free(preset)
             _check_vacant(out, overwrite)
-            trainer = _new_trainer(source, preset, init, chosen, place, dtype, progress)
+            note(train_result.told_settings(preset, chosen, init_from))
+            trainer, source = _new_trainer(source, preset, chosen, init_from, place, progress)
         if profile:
             phase_times.begin(trainer)
         with _stopping_on_signals(trainer) as received:
             if not resume:
-                trainer.save(out, source=source or sources.BUNDLED, overwrite=overwrite)
+                trainer.save(out, source=source, overwrite=overwrite)
             train_result.introduce(trainer, out)
             _fit(trainer, out)
     if profile:
@@ -140,27 +147,71 @@ def train(
 def _new_trainer(
     source: str | None,
     preset: str,
-    init: str | None,
     chosen: Mapping[str, Any],
+    init_from: RunDirectory | None,
     device: torch.device,
-    dtype: str,
-    callback: Callback,
-) -> Trainer:
-    base = PRESETS[preset]
-    sizes = dict(base.model) | {name: chosen[name] for name in MODEL_OPTIONS if name in chosen}
-    settings = dict(base.train) | {name: chosen[name] for name in TRAIN_OPTIONS if name in chosen}
+    progress: Callback,
+) -> tuple[Trainer, str]:
+    """The trainer, and where its data come from."""
+    if init_from is not None:
+        source = source or _source_of(init_from)
+        chosen = {**_settings_of(init_from, chosen), **chosen}
+    settings = {**PRESETS[preset].model, **chosen}
+    known = {field.name for field in fields(RunConfig)}
     try:
-        config = TrainConfig(**settings)
+        config = RunConfig.from_preset(
+            preset, **{name: x for name, x in settings.items() if name in known}
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     source = source or sources.BUNDLED
-    data = sources.load(source, sizes["block_size"], data_config(source, base.data, chosen))
+    prepared = data_config(source, PRESETS[preset].data, chosen)
+    data = sources.load(source, settings["block_size"], prepared)
     if data.n_empty:
         note(f"{data.n_empty:,} empty lines skipped")
-    init, vocab_size = init or base.init, len(data.vocabulary)
-    counts = data.train.counts(vocab_size) if init == "unigram" else None
-    model = seeded_model(MLPConfig(vocab_size, **sizes), config.seed, init, counts)
-    return Trainer(model.to(device, getattr(torch, dtype)), data, config, [callback])
+    callbacks = [train_result.FirstLossHint(), progress]
+    if init_from is None:
+        train_result.hint_at_first_parameters(config)
+        return config.trainer(data, callbacks, device=device), source
+    _check_vocabulary(init_from, data, source)
+    dtype = getattr(torch, chosen["dtype"]) if "dtype" in chosen else None
+    model = init_from.model().to(device, dtype)
+    return Trainer(model, data, config.train_config(), callbacks), source
+
+
+def _source_of(run: RunDirectory) -> str:
+    source: str | None = run.config()["data"].get("source")
+    if source is None:
+        raise click.ClickException(
+            f"the run in {shown(run.path)} does not say where its data come from: give --data"
+        )
+    return source
+
+
+def _settings_of(run: RunDirectory, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of a run's model, which must not be chosen otherwise, and the way of its data."""
+    if "init" in chosen:
+        raise click.UsageError("--init and --init-from exclude each other")
+    sizes = asdict(run.model_config())
+    del sizes["vocab_size"]
+    for name, size in sizes.items():
+        if chosen.get(name, size) != size:
+            flag = name.replace("_", "-")
+            raise click.UsageError(
+                f"--{flag} cannot be changed by --init-from: the model in {shown(run.path)} has "
+                f"{name} {size}, not {chosen[name]}"
+            )
+    return given(asdict(sources.config_of(run.config()["data"]))) | sizes
+
+
+def _check_vocabulary(run: RunDirectory, data: Dataset, source: str) -> None:
+    ours, theirs = set(data.vocabulary.tokens), set(run.vocabulary().tokens)
+    if data.vocabulary != run.vocabulary():
+        differing = ", ".join(map(repr, sorted(ours ^ theirs)[:3])) or "their order or kind"
+        raise click.ClickException(
+            f"--init-from {shown(run.path)}: its vocabulary of {len(theirs):,} tokens is not that "
+            f"of {source}, of {len(ours):,} tokens (differing: {differing}): train a new model"
+        )
 
 
 def _check_vacant(out: Path, overwrite: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from pymlp.config import ENGINES, OPTIMIZERS, SCHEDULES, TrainConfig
+from pymlp.config import ENGINES, EVAL_TRAIN, OPTIMIZERS, SCHEDULES, TrainConfig
+from pymlp.evaluate import SAMPLE_SIZE
 from pymlp.model import MLPConfig
 from pymlp.presets import PRESETS
 
@@ -17,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _POSITIVE = click.IntRange(min=1)
 _COUNT = click.IntRange(min=0)
 _RATE = click.FloatRange(min=0.0)
+_SHARE = click.FloatRange(0.0, 1.0, max_open=True)
 
 MODEL_OPTIONS: dict[str, tuple[Any, str]] = {
     "block_size": (_POSITIVE, "Tokens of context."),
@@ -33,9 +35,11 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     "batch_size": (_POSITIVE, "Examples in a step."),
     "lr": (click.FloatRange(min=0.0, min_open=True), "Learning rate."),
     "optimizer": (click.Choice(OPTIMIZERS), "As in torch.optim; momentum is SGD with momentum."),
-    "momentum": (click.FloatRange(0.0, 1.0, max_open=True), "For --optimizer momentum."),
+    "momentum": (_SHARE, "For --optimizer momentum."),
     "weight_decay": (_RATE, "[default: torch's: 0 for SGD, 0.01 for AdamW]"),
     "decay_biases": (None, "Whether weight decay pulls at the biases, too."),
+    "betas": (click.Tuple([_SHARE, _SHARE]), "Two numbers, for --optimizer adamw."),
+    "eps": (click.FloatRange(min=0.0, min_open=True), "For --optimizer adamw."),
     "sparse_embedding": (
         None,
         "Whether a step moves only the rows of the embedding that occur in its batch.",
@@ -50,7 +54,7 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
     ),
     "z_loss": (_RATE, "Factor of log² Z in what is minimised, for a model that normalises itself."),
     "dropout": (
-        click.FloatRange(0.0, 1.0, max_open=True),
+        _SHARE,
         "Probability that a unit of the input or the hidden layer is left out of a step.",
     ),
     "schedule": (click.Choice(SCHEDULES), "How the learning rate changes."),
@@ -74,7 +78,10 @@ TRAIN_OPTIONS: dict[str, tuple[Any, str]] = {
         "compare with; auto is the first that applies.",
     ),
     "eval_every": (_COUNT, "Steps between evaluations; 0 is only at the end."),
-    "eval_train": (None, "Whether train is evaluated before the last step, too."),
+    "eval_train": (
+        click.Choice(EVAL_TRAIN),
+        f"Evaluate all of train, {SAMPLE_SIZE:,} evenly spaced examples of it, or none.",
+    ),
     "patience": (
         _POSITIVE,
         "Evaluations without a lower dev loss after which training stops.  [default: never]",
@@ -112,7 +119,8 @@ def _default(name: str) -> str:
     presets: dict[str, list[str]] = {}
     for preset, settings in PRESETS.items():
         value = (defaults | dict(settings.model) | dict(settings.train))[name]
-        presets.setdefault(str(value), []).append(preset)
+        text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        presets.setdefault(text, []).append(preset)
     if len(presets) == 1:
         return presets.popitem()[0]
     return ", ".join(f"{value} for {' and '.join(names)}" for value, names in presets.items())

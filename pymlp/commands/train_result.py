@@ -1,23 +1,76 @@
-"""What `pymlp train` says before and after."""
+"""The messages of `pymlp train` before and after training."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from torch import Tensor
 
+from pymlp.callbacks import Callback
 from pymlp.commands import plot, sample
 from pymlp.commands import profile as phase_times
 from pymlp.commands.common import finite, note, print_json, shown
-from pymlp.commands.progress import evaluation_line
+from pymlp.presets import PRESETS
+from pymlp.progress import evaluation_line
+from pymlp.run_config import RunConfig
 from pymlp.rundir import RunDirectory
 from pymlp.sampling import membership
 from pymlp.sampling import sample as draw
 from pymlp.trainer import Trainer
 
 _SAMPLES = 20
+
+# Vocabularies up to the lecture's kind of size recover within the first hundreds of steps.
+_FEW_TOKENS = 256
+
+
+def told_settings(preset: str, chosen: Mapping[str, Any], init_from: RunDirectory | None) -> str:
+    """The settings that a preset brings, and those that were changed."""
+    base = PRESETS[preset]
+    brought = _listed({**base.model, "init": base.init, **base.train, **base.data})
+    changed = _listed(chosen) or "nothing"
+    start = "" if init_from is None else f"; parameters, sizes and data of {shown(init_from.path)}"
+    return f"preset {preset}: {brought}; changed: {changed}{start}"
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_told(value)}" for name, value in settings.items())
+
+
+def _told(value: Any) -> str:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 10_000
+    return f"{value:,}" if is_count else str(value)
+
+
+def hint_at_first_parameters(config: RunConfig) -> None:
+    """Say on stderr that AdamW does not go well with the lecture's first parameters."""
+    if config.init == "lecture" and config.optimizer == "adamw":
+        note(
+            "hint: init lecture begins far from even predictions, and AdamW's small steps take "
+            "long to leave there: --init scaled ends lower"
+        )
+
+
+class FirstLossHint(Callback):
+    """Says on stderr that a run of many tokens begins far above an even guess."""
+
+    def on_steps(self, trainer: Trainer, losses: Tensor) -> None:
+        """Look at the loss of the first step of all."""
+        n_tokens = len(trainer.data.vocabulary)
+        is_large = n_tokens > _FEW_TOKENS or bool(trainer.data.vocabulary.separator)
+        is_exact = trainer.config.sampled_softmax is None
+        if trainer.step > len(losses) or not (is_large and is_exact):
+            return
+        even = math.log(n_tokens)
+        if losses[0] > 2 * even:
+            note(
+                f"hint: the first loss, {losses[0]:.1f}, is far above the {even:.1f} of an even "
+                "guess: --init scaled begins there, --preset word-best is for words"
+            )
 
 
 def introduce(trainer: Trainer, out: Path) -> None:
@@ -50,7 +103,7 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
         print_json(_result(trainer, run) | profile)
         return
     history = trainer.history
-    click.echo(evaluation_line(history.evals[-1]))
+    click.echo(evaluation_line(trainer, history.evals[-1]))
     if math.isfinite(history.us_per_step):
         click.echo(f"{history.us_per_step:,.0f} microseconds per step")
     data = trainer.data

@@ -1,0 +1,107 @@
+"""Numbers that users pass: those of numpy are accepted as what they are, and nothing else is."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from pymlp import (
+    MLP,
+    MLPConfig,
+    RunConfig,
+    TrainConfig,
+    Trainer,
+    evaluate,
+    nearest,
+    sample,
+    train_many,
+)
+from pymlp.arguments import to_bool, to_choice, to_float, to_int
+from pymlp.data import DataConfig, Dataset, names
+
+DATA = Dataset.from_lines(names()[:60])
+
+# Each number as numpy has it, and as it is kept.
+SETTINGS = {
+    "steps": (np.int64(10), 10),
+    "batch_size": (np.uint8(4), 4),
+    "eval_every": (np.array(5), 5),
+    "seed": (np.int32(7), 7),
+    "lr": (np.float32(0.125), 0.125),
+    "weight_decay": (np.float64(0.5), 0.5),
+    "max_grad_norm": (np.int64(1), 1.0),
+    "betas": (np.array([0.5, 0.75]), (0.5, 0.75)),
+    "patience": (np.int64(3), 3),
+    "decay_biases": (np.False_, False),
+    "n_embd": (np.int16(3), 3),
+    "n_hidden": (np.int64(8), 8),
+    "direct": (np.True_, True),
+    "optimizer": (np.str_("adamw"), "adamw"),
+}
+
+
+def test_configs_keep_the_numbers_of_numpy_as_pythons():
+    given = {name: value for name, (value, _) in SETTINGS.items()}
+    kept = {name: value for name, (_, value) in SETTINGS.items()}
+    config = RunConfig(**given)
+    assert config == RunConfig(**kept)
+    for name, value in kept.items():
+        assert type(getattr(config, name)) is type(value), name
+    assert json.loads(json.dumps(asdict(config)))["lr"] == 0.125
+    assert [type(x) for x in config.betas] == [float, float]
+
+
+def test_a_run_of_numpy_numbers_is_saved_and_resumed(tmp_path):
+    config = RunConfig(**{name: value for name, (value, _) in SETTINGS.items()})
+    trainer = config.trainer(DATA)
+    trainer.save(tmp_path / "run")
+    trainer.fit()
+    resumed = Trainer.resume(tmp_path / "run", DATA, steps=np.int64(12))
+    assert resumed.config == replace(config.train_config(), steps=12)
+    assert resumed.model.config == MLPConfig(len(DATA.vocabulary), 3, 3, 8, True)
+
+
+def test_functions_take_numbers_of_numpy():
+    model, one = MLP(MLPConfig(np.int64(len(DATA.vocabulary)))), np.int64(1)
+    assert evaluate(model, DATA.dev, np.int64(7)) == evaluate(model, DATA.dev, 7)
+    drawn = sample(model, DATA.vocabulary, np.int8(3), seed=np.uint32(5), top_k=np.int64(9))
+    assert drawn == sample(model, DATA.vocabulary, 3, seed=5, top_k=9)
+    assert len(nearest(model, DATA.vocabulary, "a", np.int64(2))) == 2
+    (result,) = train_many([RunConfig(steps=one, batch_size=one)], DATA, workers=one)
+    assert result.error is None
+    split = Dataset.from_lines(names()[:60], np.int64(3), split_seed=np.int64(42))
+    assert split.digest == DATA.digest
+    assert json.dumps(asdict(DataConfig(tokens="word", min_count=np.int64(2))))
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, torch.tensor(True), 1.0, np.float64(1), "1", None, np.arange(2)]
+)
+def test_what_is_no_whole_number_is_refused(value):
+    with pytest.raises(TypeError, match=r"^f: n must be an int, got \S"):
+        to_int("f", "n", value, 0)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, "0.1", None, 1j, np.ones(1)])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(TypeError, match=r"^f: x must be a number, got \S"):
+        to_float("f", "x", value)
+
+
+def test_numbers_beyond_any_float_are_out_of_bounds():
+    with pytest.raises(ValueError, match="f: x must be finite and at most 1, got inf"):
+        to_float("f", "x", 10**400, most=1.0)
+    with pytest.raises(ValueError, match="f: n must be at most 281474976710656, got 1000000"):
+        to_int("f", "n", 10**30, 0)
+
+
+def test_other_kinds():
+    with pytest.raises(TypeError, match="f: b must be True or False, got 1"):
+        to_bool("f", "b", 1)
+    for value in ("c", None, np.array(["a"])):
+        with pytest.raises(ValueError, match="f: c must be one of 'a', 'b', got"):
+            to_choice("f", "c", value, ("a", "b"))
+    with pytest.raises(TypeError, match="steps must be an int, got None"):
+        TrainConfig(steps=None)
