@@ -1,6 +1,6 @@
 """Published figures: a results file to the tables of docs/benchmarks.md and their picture.
 
-``python -m benchmarks.report FILE.json [--document docs/benchmarks.md] [--plot docs/benchmarks.png]``
+``python -m benchmarks.report FILE.json [--document FILE.md] [--plot FILE.png]``
 """
 
 import argparse

@@ -110,7 +110,8 @@ class Trainer:
         )
 
     def __repr__(self) -> str:
-        best = "" if self._best is None else f", best dev loss {self._best.dev:.4f}"
+        evaluation = self._best[0]
+        best = "" if evaluation is None else f", best dev loss {evaluation.dev:.4f}"
         return (
             f"Trainer(step {self.step:,} of {self.config.steps:,}, engine {self.engine.name}, "
             f"{self.model.config.n_params:,} parameters{best})"
