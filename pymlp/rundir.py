@@ -24,6 +24,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,9 +113,9 @@ class RunDirectory:
             run._fill(*content)
         else:
             old = RunLock.acquire(place) if _holds_run(place) else None
-            staged = stage_directory(place)
+            staged, lock = _stage(place)
             try:
-                run = cls(staged, RunLock.acquire(staged))
+                run = cls(staged, lock)
                 run._fill(*content)
                 put_in_place(staged, place)
             except OSError as error:
@@ -458,13 +459,24 @@ def _is_vacant(path: Path) -> bool:
     return not names or (LOCK in names and names <= {LOCK, *_BEFORE_STATE})
 
 
+def _stage(path: Path) -> tuple[Path, RunLock]:
+    """A new directory beside ``path``, locked."""
+    while True:
+        staged = stage_directory(path)
+        with suppress(FileNotFoundError):  # `_recover` of another process took it for forgotten
+            return staged, RunLock.acquire(staged)
+
+
 def _recover(path: Path) -> None:
     """See to what processes that were killed while they made a run in ``path`` left beside it."""
     path = Path(os.path.realpath(path))
     for left in leftovers(path):
-        if holder(left) is not None or not os.listdir(left):
+        if not os.listdir(left):
+            with suppress(OSError):  # a process may just have made it
+                left.rmdir()
+        elif holder(left) is not None:
             continue  # a process is at it
-        if left.suffix == ".old" and _holds_run(left) and not path.exists():
+        elif left.suffix == ".old" and _holds_run(left) and not path.exists():
             os.rename(left, path)
         else:
             remove_directory(left)

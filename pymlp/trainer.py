@@ -224,12 +224,14 @@ class Trainer:
         losses = {f"{split}_loss": self.evaluate(split) for split in splits}
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged(", ".join(f"{name} is {x}" for name, x in losses.items()))
-        self._record("eval", {"step": self.step} | losses)
-        result = evaluations(self._records)[-1]
+        record = {"step": self.step} | losses
+        (result,) = evaluations([record])
+        # First, because writing the record may fail, and then it counts as evaluated all the same.
         if self._best is None or result.dev < self._best.dev:
-            self._best = result
             best = self.average or self.model
             self._best_tensors = {n: t.clone() for n, t in best.state_dict().items()}
+            self._best = result
+        self._record("eval", record)
         self._tell("on_eval", result)
 
     def _record(self, event: str, record: dict[str, Any]) -> None:
