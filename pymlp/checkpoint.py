@@ -134,9 +134,9 @@ def _check_kinds(found: Mapping[str, Tensor], expected: Mapping[str, Kind]) -> N
     surplus = sorted(found.keys() - expected.keys())
     if surplus:
         raise ValueError(f"{surplus[0]}, {Kind.of(found[surplus[0]])}, does not belong there")
-    for name, tensor in found.items():
-        wanted, got = expected[name], Kind.of(tensor)
-        if got.shape != wanted.shape or tensor.dtype not in wanted.dtypes:
+    for name, wanted in expected.items():
+        got = Kind.of(found[name])
+        if got.shape != wanted.shape or found[name].dtype not in wanted.dtypes:
             raise ValueError(f"{name} must be {wanted}, got {got}")
 
 

@@ -203,12 +203,10 @@ def leftovers(path: Path) -> list[Path]:
     return []
 
 
-def remove_temporaries(path: Path) -> None:
-    """Remove what processes that were killed while they replaced the file ``path`` left behind."""
+def temporaries(path: Path) -> list[Path]:
+    """The files of `replacing`, of killed processes or of living ones, beside ``path``."""
     pattern = re.compile(re.escape(f".{path.name}.") + r"([0-9a-f]{16}\.)?tmp")
-    for name in os.listdir(path.parent):
-        if pattern.fullmatch(name):
-            path.with_name(name).unlink(missing_ok=True)
+    return [path.with_name(name) for name in os.listdir(path.parent) if pattern.fullmatch(name)]
 
 
 def remove_directory(path: Path) -> None:

@@ -41,8 +41,8 @@ from pymlp.files import (
     leftovers,
     put_in_place,
     remove_directory,
-    remove_temporaries,
     stage_directory,
+    temporaries,
     write_atomically,
 )
 from pymlp.history import evaluations, parse_records
@@ -209,8 +209,7 @@ class RunDirectory:
         """Drop everything written after the last `commit` and return that checkpoint."""
         metadata, checkpoint, records = self._read()
         assert self._lock is not None
-        for name in _REPLACED:
-            remove_temporaries(self.path / name)
+        self._remove_temporaries()
         os.truncate(self.path / _METRICS, metadata["metrics_bytes"])
         os.truncate(self.path / _LOSSES, checkpoint.losses.nbytes)
         self._metrics = GrowingFile(len(records), metadata["metrics_bytes"])
@@ -227,6 +226,7 @@ class RunDirectory:
     ) -> None:
         """Write the first checkpoint into a directory without a run."""
         self.claim()
+        self._remove_temporaries()
         try:
             self.write_config(config)
             write_atomically(self.path / _VOCABULARY, vocabulary.to_json().encode())
@@ -237,6 +237,10 @@ class RunDirectory:
                 for name in (*_BEFORE_STATE, LOCK):
                     (self.path / name).unlink(missing_ok=True)
             raise
+
+    def _remove_temporaries(self) -> None:
+        for file in _temporaries(self.path):
+            file.unlink(missing_ok=True)
 
     def _check_lock(self) -> None:
         assert self._lock is not None
@@ -455,8 +459,13 @@ def _is_vacant(path: Path) -> bool:
     """Whether a directory is empty, or a process was killed before it had made a run there."""
     if not path.is_dir():
         return False
-    names = set(os.listdir(path))
+    names = set(os.listdir(path)) - {file.name for file in _temporaries(path)}
     return not names or (LOCK in names and names <= {LOCK, *_BEFORE_STATE})
+
+
+def _temporaries(path: Path) -> list[Path]:
+    """What processes that were killed while they wrote in a run directory left behind."""
+    return [file for name in _REPLACED for file in temporaries(path / name)]
 
 
 def _stage(path: Path) -> tuple[Path, RunLock]:
@@ -471,15 +480,15 @@ def _recover(path: Path) -> None:
     """See to what processes that were killed while they made a run in ``path`` left beside it."""
     path = Path(os.path.realpath(path))
     for left in leftovers(path):
-        if not os.listdir(left):
-            with suppress(OSError):  # a process may just have made it
+        with suppress(OSError):  # another process may see to it, too
+            if not os.listdir(left):
                 left.rmdir()
-        elif holder(left) is not None:
-            continue  # a process is at it
-        elif left.suffix == ".old" and _holds_run(left) and not path.exists():
-            os.rename(left, path)
-        else:
-            remove_directory(left)
+            elif holder(left) is not None:
+                continue  # a process is at it
+            elif left.suffix == ".old" and _holds_run(left) and not path.exists():
+                os.rename(left, path)
+            else:
+                remove_directory(left)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

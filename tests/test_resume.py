@@ -117,29 +117,36 @@ def kill_before(monkeypatch, call):
     monkeypatch.setattr(shutil, "rmtree", dying(shutil.rmtree))
 
 
-def live_again(path):
+def live_again(path, **config):
     """What a person does after a crash: resume if there is a run, else start it."""
     try:
         trainer = resume(path)
     except FileNotFoundError:
-        trainer = begin(path)
+        trainer = begin(path, **config)
     trainer.fit()
 
 
-def test_killed_at_every_change_to_the_files(tmp_path):
-    begin(tmp_path / "whole").fit()
+FEW = {"engine": "native", "log_every": 30, "eval_every": 40, "checkpoint_every": 40}
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_killed_at_every_change_to_the_files(tmp_path, is_there):
+    """In a new directory, and in an empty one that is there."""
+    begin(tmp_path / "whole", **FEW).fit()
     expected = contents(tmp_path / "whole")
     call = finished = 0
     while not finished:
         path = tmp_path / str(call)
+        if is_there:
+            path.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             kill_before(patch, call)
             try:
-                begin(path).fit()
+                begin(path, **FEW).fit()
                 finished = True
             except Killed:
                 call += 1
-        live_again(path)
+        live_again(path, **FEW)
         assert_same(path, expected)
     assert call > 40
 
@@ -325,7 +332,7 @@ def test_parameters_of_another_model_are_refused(tmp_path):
     begin(tmp_path / "run").fit()
     config = tmp_path / "run" / "config.toml"
     config.write_text(config.read_text().replace("n_hidden = 8", "n_hidden = 9"))
-    with pytest.raises(ValueError, match=r"hidden.bias must be float32 of shape \(9,\), got"):
+    with pytest.raises(ValueError, match=r"hidden.weight must be float32 of shape \(9, 6\), got"):
         resume(tmp_path / "run")
     assert config.read_text().count("n_hidden = 9") == 1
 
