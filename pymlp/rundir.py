@@ -499,8 +499,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     content = path.read_bytes()
     try:
         tensors = load(content)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+    except (SafetensorError, KeyError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"{path} is not a safetensors file that PyTorch reads: {error}") from None
     header = content[8 : 8 + int.from_bytes(content[:8], "little")]
     return json.loads(header).get("__metadata__") or {}, tensors
 
