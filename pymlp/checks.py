@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import cached_property
+
 import torch
 
-from pymlp.data import Dataset, Examples
+from pymlp.config import TrainConfig
+from pymlp.data import Dataset, Examples, Vocabulary
 from pymlp.model import MLP, MLPConfig
 
 
@@ -25,6 +29,24 @@ def check_plain(model: MLP) -> None:
             "Trainer: a run directory holds each parameter by itself, two of this model share "
             "memory: save its state_dict instead"
         )
+
+
+def check_described(config: TrainConfig, data: Dataset) -> None:
+    """A run directory describes a config by its fields, and data by their text and how to read it.
+
+    Raises:
+        ValueError: the config, the data set or its vocabulary can do other things than that.
+    """
+    for thing, kind in ((config, TrainConfig), (data, Dataset), (data.vocabulary, Vocabulary)):
+        known = {field.name for field in fields(kind)}
+        known |= {name for name, value in vars(kind).items() if isinstance(value, cached_property)}
+        added = sorted(vars(thing).keys() - known)
+        if type(thing) is not kind or added:
+            what = " with its own ".join([type(thing).__name__, *added[:1]])
+            raise ValueError(
+                f"Trainer: a run directory holds the fields of a {kind.__name__}, got {what}: "
+                f"resume would not know what else it does; pass a plain {kind.__name__}"
+            )
 
 
 def check_fit(model: MLP, data: Dataset) -> None:

@@ -1,7 +1,8 @@
 """What a training run measured."""
 
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -58,3 +59,34 @@ def evaluations(records: Iterable[Mapping[str, Any]]) -> list[Evaluation]:
         for record in records
         if "dev_loss" in record
     ]
+
+
+def parse_records(lines: Sequence[bytes], steps: int) -> list[dict[str, Any]]:
+    """The records of the lines of ``metrics.jsonl`` of a run that has done ``steps``.
+
+    Raises:
+        ValueError: a line is no record, or has a step that is out of order.
+    """
+    records, last = [], 0
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if not _is_record(record) or not last <= record["step"] <= steps:
+            raise ValueError(
+                f"line {number}: expected an object of numbers with a step from {last} to {steps} "
+                f"and loss or dev_loss, got {line[:80].decode(errors='replace')}"
+            )
+        last = record["step"]
+        records.append(record)
+    return records
+
+
+def _is_record(record: object) -> bool:
+    return (
+        isinstance(record, dict)
+        and type(record.get("step")) is int
+        and all(type(value) in (int, float) for value in record.values())
+        and ("loss" in record or math.isfinite(record.get("dev_loss", math.nan)))
+    )

@@ -3,6 +3,8 @@ rules of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from pymlp.steps import Steps, TrainedParameters
 
 _SGD_WEIGHT_DECAY = 0.0
 _ADAMW_WEIGHT_DECAY = 0.01  # torch.optim's defaults
+
+_EXACT_STEPS = 2**24
 
 
 class OptimizerState:
@@ -78,6 +82,34 @@ class OptimizerState:
                 self.tensors[self._names.index(key)][self._parameters.index(name)].copy_(value)
                 updates = max(updates, 1)
         self._updates = updates, None
+
+
+def state_kinds(
+    config: TrainConfig, shape: tuple[int, ...], dtype: torch.dtype
+) -> list[tuple[str, tuple[int, ...], tuple[torch.dtype, ...]]]:
+    """Name, shape and possible dtypes of all that is kept of one parameter after a step."""
+    kinds: list[tuple[str, tuple[int, ...], tuple[torch.dtype, ...]]]
+    kinds = [(name, shape, (dtype,)) for name in _state_names(config)]
+    if "exp_avg" in _state_names(config):
+        kinds.append(("step", (), (torch.float32, torch.float64)))  # torch's default dtype
+    return kinds
+
+
+def check_values(state: Mapping[str, Tensor], steps: int) -> None:
+    """Check the numbers in tensors of the right names, shapes and dtypes after so many steps.
+
+    Raises:
+        ValueError: they cannot be.
+    """
+    for path, value in state.items():
+        key = path.rpartition(".")[2]
+        if value.isnan().any():
+            raise ValueError(f"optimizer.{path} must not hold nan")
+        if key == "exp_avg_sq" and (value < 0).any():
+            raise ValueError(f"optimizer.{path} must not be negative")
+        # Beyond, a step more is not seen in float32.
+        if key == "step" and value != steps and steps < _EXACT_STEPS:
+            raise ValueError(f"optimizer.{path} must be {steps}, the steps done, got {value:g}")
 
 
 def weight_decay(config: TrainConfig) -> float:

@@ -7,20 +7,25 @@
     losses.f64          the loss of every step, little-endian float64
     model.safetensors   the parameters of the checkpoint; their average, if the run keeps one
     best.safetensors    the parameters with the lowest dev loss so far
+    .lock               held by the process that trains here, see `pymlp.run_lock`
 
 A checkpoint comes into being at one moment: when ``state.safetensors`` is replaced. What was
 appended to other files before counts only up to the lengths that the state implies, and what is
 derived from the state is written after it. So a process killed at any moment leaves the old
 checkpoint or the new one whole, and `RunDirectory.rewind` brings the other files in step with it.
+What is appended is written from memory, so that `RunDirectory.commit` repairs what a full disk
+or an interruption left half done.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,15 +33,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pymlp.checkpoint import Checkpoint, check_checkpoint, check_parameters
 from pymlp.config import TrainConfig
 from pymlp.data import Vocabulary
-from pymlp.files import put_in_place, stage_directory, write_atomically
+from pymlp.files import (
+    GrowingFile,
+    leftovers,
+    put_in_place,
+    remove_directory,
+    stage_directory,
+    temporaries,
+    write_atomically,
+)
+from pymlp.history import evaluations, parse_records
 from pymlp.model import MLP, MLPConfig
+from pymlp.run_lock import LOCK, RunLock, holder
 
 _FORMAT = 1
 _CONFIG, _VOCABULARY, _STATE = "config.toml", "vocab.json", "state.safetensors"
 _METRICS, _LOSSES = "metrics.jsonl", "losses.f64"
 _MODEL, _BEST = "model.safetensors", "best.safetensors"
+# Written before the state, without which there is no run.
+_BEFORE_STATE = (_CONFIG, _VOCABULARY, _METRICS, _LOSSES)
+_REPLACED = (_CONFIG, _VOCABULARY, _STATE, _MODEL, _BEST)
 
 # Settings that the first runs of this format do not have.
 _ADDED = {
@@ -48,37 +67,17 @@ Record = Mapping[str, Any]
 T = TypeVar("T", MLPConfig, TrainConfig)
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """One moment of a training run.
+class RunDirectory:
+    """Reads and writes one run directory; made by `create` or `open`.
 
-    Attributes:
-        losses: (S,) float64, the loss of each of the S steps done.
-        tensors: by name; what stands before the first dot is ``model``, ``average``, ``best``,
-            ``optimizer`` or ``batches``.
-        info: what else the trainer has to know again, as JSON.
+    Writing needs the directory's lock, and be it that of another object of this process, until
+    `claim` says which object it is that writes.
     """
 
-    losses: Tensor
-    tensors: Mapping[str, Tensor]
-    info: Record
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under ``prefix``, named without it."""
-        start = len(prefix) + 1
-        return {
-            name[start:]: tensor
-            for name, tensor in self.tensors.items()
-            if name.startswith(f"{prefix}.")
-        }
-
-
-class RunDirectory:
-    """Reads and writes one run directory; made by `create` or `open`."""
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: RunLock | None = None) -> None:
         self.path = path
-        self._known = 0, 0
+        self._lock = lock
+        self._metrics, self._losses = GrowingFile(), GrowingFile()
 
     @classmethod
     def create(
@@ -94,7 +93,7 @@ class RunDirectory:
         """A new run in ``path``; it appears there whole, or not at all.
 
         Args:
-            path: the directory; its parents are made.
+            path: the directory; its parents are made. An empty one is filled.
             config: tables of ``config.toml``; values that are None are left out.
             vocabulary: of the model.
             checkpoint: the first one.
@@ -102,40 +101,68 @@ class RunDirectory:
             overwrite: replace the run that is in ``path``.
 
         Raises:
-            FileExistsError: see `check_vacant`.
+            FileExistsError, RunInUseError: see `check_vacant`.
         """
         path = Path(path)
         check_vacant(path, overwrite=overwrite)
-        staged = cls(stage_directory(path))
-        staged.write_config(config)
-        write_atomically(staged.path / _VOCABULARY, vocabulary.to_json().encode())
-        staged.write_metrics(metrics)
-        staged.commit(checkpoint)
-        put_in_place(staged.path, path)
-        run = cls(path)
-        run._known = staged._known
+        place = Path(os.path.realpath(path))
+        content = (config, vocabulary, checkpoint, metrics)
+        if place.is_dir() and not _holds_run(place):
+            run = cls(place, RunLock.acquire(place))
+            check_vacant(path)  # another process may have been here first
+            run._fill(*content)
+        else:
+            old = RunLock.acquire(place) if _holds_run(place) else None
+            staged, lock = _stage(place)
+            try:
+                run = cls(staged, lock)
+                run._fill(*content)
+                put_in_place(staged, place)
+            except OSError as error:
+                if old is None and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                    remove_directory(staged)
+                    return cls.create(path, *content, overwrite=overwrite)  # it was made meanwhile
+                raise
+            finally:
+                remove_directory(staged)
+            if old is not None:
+                old.give(None)
+        run.path = path
         return run
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
+    def open(cls, path: str | os.PathLike[str], *, to_train: bool = False) -> RunDirectory:
         """The run in ``path``.
+
+        Args:
+            path: the directory.
+            to_train: take its lock, to write.
 
         Raises:
             FileNotFoundError: there is none.
+            RunInUseError: another process trains there, with ``to_train``.
         """
-        if not _holds_run(Path(path)):
+        path = Path(path)
+        _recover(path)
+        if not _holds_run(path):
             raise FileNotFoundError(
                 f"no run in {os.fspath(path)}: expected a directory with {_CONFIG} and {_STATE}, "
                 "as training writes it"
             )
-        return cls(Path(path))
+        return cls(path, RunLock.acquire(path) if to_train else None)
 
     # --- writing ----------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Be the one that writes; other objects of this process are refused from now on."""
+        assert self._lock is not None
+        self._lock.give(self)
 
     def write_config(self, config: Record) -> None:
         """Replace ``config.toml``."""
         import tomli_w
 
+        self._check_lock()
         tables = {
             name: {key: value for key, value in table.items() if value is not None}
             for name, table in config.items()
@@ -143,28 +170,35 @@ class RunDirectory:
         write_atomically(self.path / _CONFIG, tomli_w.dumps(tables).encode())
 
     def write_metrics(self, records: Sequence[Record]) -> None:
-        """Make ``metrics.jsonl`` hold these records; they are lost if no `commit` follows."""
-        count, size = self._known
-        text = "".join(json.dumps(record) + "\n" for record in records[count:]).encode()
-        path = self.path / _METRICS
-        path.touch()
-        with open(path, "r+b") as file:
-            file.seek(size)
-            file.write(text)
-            file.truncate()
-        self._known = len(records), size + len(text)
+        """Make ``metrics.jsonl`` hold these records: those so far and what came to them.
+
+        They are lost if no `commit` follows. A call that failed is made up for by the next one.
+
+        Raises:
+            OSError: the file cannot be written; the error names it.
+            RunInUseError: another object of this process writes, or the directory was replaced.
+        """
+        self._check_lock()
+        self._metrics.write(self.path / _METRICS, records, _lines)
 
     def commit(self, checkpoint: Checkpoint) -> None:
-        """Make ``checkpoint`` the one that `rewind` returns to."""
+        """Make ``checkpoint`` with the records written so far the one that `rewind` returns to.
+
+        Raises:
+            OSError: a file cannot be written; the error names it, and the last checkpoint stays.
+            RunInUseError: as `write_metrics`.
+        """
         from safetensors.torch import save
 
+        self._check_lock()
+        self._losses.write(self.path / _LOSSES, checkpoint.losses, _float64_bytes)
+        self._losses.sync(self.path / _LOSSES)
         metadata = {
             "format": _FORMAT,
             "steps": len(checkpoint.losses),
-            "metrics_bytes": _sync(self.path / _METRICS),
+            "metrics_bytes": self._metrics.sync(self.path / _METRICS),
             "info": checkpoint.info,
         }
-        self._append_losses(checkpoint.losses)
         tensors = {name: _savable(tensor) for name, tensor in checkpoint.tensors.items()}
         # One metadata key: safetensors writes several in no fixed order.
         state = save(tensors, metadata={"pymlp": json.dumps(metadata)})
@@ -173,23 +207,44 @@ class RunDirectory:
 
     def rewind(self) -> Checkpoint:
         """Drop everything written after the last `commit` and return that checkpoint."""
-        checkpoint = self.checkpoint()
-        self.metrics()  # raises, while nothing is changed, where the file is too short
-        os.truncate(self.path / _METRICS, self._state()[0]["metrics_bytes"])
+        metadata, checkpoint, records = self._read()
+        assert self._lock is not None
+        self._remove_temporaries()
+        os.truncate(self.path / _METRICS, metadata["metrics_bytes"])
         os.truncate(self.path / _LOSSES, checkpoint.losses.nbytes)
-        self._known = len(self.metrics()), self._state()[0]["metrics_bytes"]
+        self._metrics = GrowingFile(len(records), metadata["metrics_bytes"])
+        self._losses = GrowingFile(len(checkpoint.losses), checkpoint.losses.nbytes)
         self._write_derived(checkpoint)
         return checkpoint
 
-    def _append_losses(self, losses: Tensor) -> None:
-        path = self.path / _LOSSES
-        path.touch()
-        with open(path, "r+b") as file:
-            known = os.fstat(file.fileno()).st_size // losses.element_size()
-            file.seek(known * losses.element_size())
-            file.write(losses[known:].numpy().astype("<f8").tobytes())
-            file.flush()
-            os.fsync(file.fileno())
+    def _fill(
+        self,
+        config: Record,
+        vocabulary: Vocabulary,
+        checkpoint: Checkpoint,
+        records: Sequence[Record],
+    ) -> None:
+        """Write the first checkpoint into a directory without a run."""
+        self.claim()
+        self._remove_temporaries()
+        try:
+            self.write_config(config)
+            write_atomically(self.path / _VOCABULARY, vocabulary.to_json().encode())
+            self.write_metrics(records)
+            self.commit(checkpoint)
+        except BaseException:
+            if not _holds_run(self.path):
+                for name in (*_BEFORE_STATE, LOCK):
+                    (self.path / name).unlink(missing_ok=True)
+            raise
+
+    def _remove_temporaries(self) -> None:
+        for file in _temporaries(self.path):
+            file.unlink(missing_ok=True)
+
+    def _check_lock(self) -> None:
+        assert self._lock is not None
+        self._lock.check(self, self.path)
 
     def _write_derived(self, checkpoint: Checkpoint) -> None:
         from safetensors.torch import save
@@ -215,7 +270,7 @@ class RunDirectory:
         path = self.path / _CONFIG
         try:
             config = tomllib.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
         for table in ("data", "model", "train"):
             if not isinstance(config.get(table), dict):
@@ -245,11 +300,16 @@ class RunDirectory:
         Raises:
             ValueError: it is not in ``vocab.json``.
         """
-        path = self.path / _VOCABULARY
+        path, expected = self.path / _VOCABULARY, self.model_config().vocab_size
         try:
-            return Vocabulary.from_json(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            vocabulary = Vocabulary.from_json(path.read_text(encoding="utf-8"))
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
+        if len(vocabulary) != expected:
+            raise ValueError(
+                f"{path} has {len(vocabulary)} tokens, the model of {_CONFIG} has {expected}"
+            )
+        return vocabulary
 
     def checkpoint(self) -> Checkpoint:
         """The last checkpoint; may be read while training goes on.
@@ -257,10 +317,7 @@ class RunDirectory:
         Raises:
             ValueError: the files are damaged, or another version's.
         """
-        metadata, tensors = self._state()
-        content = _read_start(self.path / _LOSSES, 8 * metadata["steps"])
-        losses = np.frombuffer(content, dtype="<f8").astype(np.float64)
-        return Checkpoint(torch.from_numpy(losses), tensors, metadata["info"])
+        return self._read()[1]
 
     def metrics(self) -> list[dict[str, Any]]:
         """The records of ``metrics.jsonl`` up to the last checkpoint.
@@ -268,12 +325,7 @@ class RunDirectory:
         Raises:
             ValueError: they are not there.
         """
-        path = self.path / _METRICS
-        lines = _read_start(path, self._state()[0]["metrics_bytes"]).splitlines()
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        return self._records(self._state()[0])
 
     def model(self, *, best: bool = False) -> MLP:
         """The model with the parameters of the last checkpoint, or the ``best`` ones, on the CPU.
@@ -299,10 +351,10 @@ class RunDirectory:
         with torch.device("meta"):
             model = MLP(self.model_config())
         try:
-            model.load_state_dict(tensors, assign=True)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{self.path}: not the model of {_CONFIG}: {reason}") from None
+            check_parameters(tensors, model.config)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: not the model of {_CONFIG}: {error}") from None
+        model.load_state_dict(tensors, assign=True)
         return model
 
     def _parse(self, kind: type[T], table: Record) -> T:
@@ -315,7 +367,31 @@ class RunDirectory:
                 raise ValueError(f"{path}: {field.name} is missing")
         try:
             return kind(**table)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def _read(self) -> tuple[dict[str, Any], Checkpoint, list[dict[str, Any]]]:
+        """Metadata, checkpoint and records that fit each other and ``config.toml``."""
+        metadata, tensors = self._state()
+        content = _read_start(self.path / _LOSSES, 8 * metadata["steps"])
+        losses = np.frombuffer(content, dtype="<f8").astype(np.float64)
+        checkpoint = Checkpoint(torch.from_numpy(losses), tensors, metadata["info"])
+        records = self._records(metadata)
+        sizes, config = self.model_config(), self.train_config()
+        try:
+            check_checkpoint(checkpoint, sizes, config, evaluations(records))
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path / _STATE} does not fit {_CONFIG} or is damaged: {error}"
+            ) from None
+        return metadata, checkpoint, records
+
+    def _records(self, metadata: Record) -> list[dict[str, Any]]:
+        path = self.path / _METRICS
+        lines = _read_start(path, metadata["metrics_bytes"]).splitlines()
+        try:
+            return parse_records(lines, metadata["steps"])
+        except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -324,10 +400,18 @@ class RunDirectory:
         texts, tensors = _read_tensors(path)
         if "pymlp" not in texts:
             raise ValueError(f"{path} is not a checkpoint of pymlp")
-        metadata = json.loads(texts["pymlp"])
-        if metadata["format"] != _FORMAT:
+        try:
+            metadata = json.loads(texts["pymlp"])
+            version = metadata["format"]
+            counts = metadata["steps"], metadata["metrics_bytes"]
+            are_counts = all(type(count) is int and count >= 0 for count in counts)
+            if not (are_counts and isinstance(metadata["info"], dict)):
+                raise ValueError(f"steps and metrics_bytes must be counts, got {counts}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: its metadata: {error!r}") from None
+        if version != _FORMAT:
             raise ValueError(
-                f"{path} has format {metadata['format']}, this pymlp reads format {_FORMAT}: "
+                f"{path} has format {version}, this pymlp reads format {_FORMAT}: "
                 "use the version that wrote it"
             )
         return metadata, tensors
@@ -336,53 +420,106 @@ class RunDirectory:
 def check_vacant(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Check that a run can be made in ``path``.
 
+    A run that was being replaced by a process that was killed meanwhile is put back first.
+
     Raises:
-        FileExistsError: ``path`` holds a run and ``overwrite`` is False, or holds something else.
+        FileExistsError: ``path`` holds a run and ``overwrite`` is False, or holds something else,
+            or cannot be replaced.
+        RunInUseError: with ``overwrite``, another process trains there.
     """
     path = Path(path)
-    if _holds_run(path):
-        if not overwrite:
+    _recover(path)
+    if not _holds_run(path):
+        if path.exists() and not _is_vacant(path):
             raise FileExistsError(
-                f"{path} already holds a run: resume it, overwrite it, or choose another directory"
+                f"{path} exists and is not a run directory: choose another directory for the run"
             )
-    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(
-            f"{path} exists and is not a run directory: choose another directory for the run"
-        )
+        return
+    if overwrite:
+        if path.is_mount() or path.samefile(os.curdir):
+            raise FileExistsError(
+                f"{path} is a mount point or the working directory and cannot be replaced: choose "
+                "another directory"
+            )
+        RunLock.acquire(Path(os.path.realpath(path)))
+        return
+    who = holder(path)
+    if who:
+        raise FileExistsError(f"{path} already holds a run, {who}: choose another directory")
+    raise FileExistsError(
+        f"{path} already holds a run: resume it, overwrite it, or choose another directory"
+    )
 
 
 def _holds_run(path: Path) -> bool:
     return (path / _CONFIG).is_file() and (path / _STATE).is_file()
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file, from one opening of it."""
-    from safetensors import SafetensorError, safe_open
+def _is_vacant(path: Path) -> bool:
+    """Whether a directory is empty, or a process was killed before it had made a run there."""
+    if not path.is_dir():
+        return False
+    names = set(os.listdir(path)) - {file.name for file in _temporaries(path)}
+    return not names or (LOCK in names and names <= {LOCK, *_BEFORE_STATE})
 
+
+def _temporaries(path: Path) -> list[Path]:
+    """What processes that were killed while they wrote in a run directory left behind."""
+    return [file for name in _REPLACED for file in temporaries(path / name)]
+
+
+def _stage(path: Path) -> tuple[Path, RunLock]:
+    """A new directory beside ``path``, locked."""
+    while True:
+        staged = stage_directory(path)
+        with suppress(FileNotFoundError):  # `_recover` of another process took it for forgotten
+            return staged, RunLock.acquire(staged)
+
+
+def _recover(path: Path) -> None:
+    """See to what processes that were killed while they made a run in ``path`` left beside it."""
+    path = Path(os.path.realpath(path))
+    for left in leftovers(path):
+        with suppress(OSError):  # another process may see to it, too
+            if not os.listdir(left):
+                left.rmdir()
+            elif holder(left) is not None:
+                continue  # a process is at it
+            elif left.suffix == ".old" and _holds_run(left) and not path.exists():
+                os.rename(left, path)
+            else:
+                remove_directory(left)
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, which may be overwritten afterwards."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return file.metadata() or {}, tensors
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+        tensors = load(content)
+    except (SafetensorError, KeyError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"{path} is not a safetensors file that PyTorch reads: {error}") from None
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    return json.loads(header).get("__metadata__") or {}, tensors
 
 
 def _read_start(path: Path, size: int) -> bytes:
     """The first ``size`` bytes of a file that others may be appending to."""
     with open(path, "rb") as file:
-        content = file.read(size)
-    if len(content) < size:
-        raise ValueError(
-            f"{path} is damaged: the checkpoint needs {size} bytes of it, it has {len(content)}"
-        )
-    return content
+        there = os.fstat(file.fileno()).st_size
+        if there >= size:
+            return file.read(size)
+    raise ValueError(f"{path} is damaged: the checkpoint needs {size} bytes of it, it has {there}")
 
 
-def _sync(path: Path) -> int:
-    """Make sure that what was appended to ``path`` is on disk; its length in bytes."""
-    with open(path, "ab") as file:
-        os.fsync(file.fileno())
-        return file.tell()
+def _lines(records: Sequence[Record]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def _float64_bytes(losses: Tensor) -> bytes:
+    return losses.numpy().astype("<f8").tobytes()
 
 
 def _savable(tensor: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ from torch import Tensor
 from pymlp import sources
 from pymlp.averaging import Average
 from pymlp.callbacks import Callback
-from pymlp.checks import check_fit, check_plain
+from pymlp.checkpoint import Checkpoint
+from pymlp.checks import check_described, check_fit, check_plain
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset, Examples, Splits
 from pymlp.evaluate import evaluate, evaluated_part, is_sampled
 from pymlp.history import Evaluation, History, evaluations
 from pymlp.model import MLP
-from pymlp.rundir import Checkpoint, RunDirectory
+from pymlp.rundir import RunDirectory
 from pymlp.stepper import DivergedError, Stepper
 from pymlp.steps import Engine
 
@@ -315,6 +316,11 @@ class Trainer:
     ) -> None:
         """Make a run directory of the present state; from now on `fit` keeps it up to date.
 
+        This process holds the lock of the directory from now on, as long as this trainer lives, so
+        that no other process trains there. In this process another trainer may `resume` the run;
+        this one then raises RunInUseError at its next checkpoint. File systems without locks, such
+        as NFS mounted with ``nolock``, keep nobody out, which a RuntimeWarning says.
+
         Args:
             directory: a new or empty one.
             source: file that the data were read from, or `pymlp.sources.BUNDLED`; `resume` and the
@@ -323,9 +329,15 @@ class Trainer:
 
         Raises:
             FileExistsError: ``directory`` holds a run and ``overwrite`` is False, or other files.
-            ValueError: the model is not a plain `MLP` any more, so that `resume` could not make it.
+            RunInUseError: another process trains in ``directory``; a kind of OSError.
+            ValueError: the model is not a plain `MLP` any more, or the config, the data set or its
+                vocabulary is of a class of its own, so that `resume` could not make it.
+            DivergedError: a parameter is not finite.
         """
+        self.stepper.settle()
         check_plain(self.model)
+        check_described(self.config, self.data)
+        self._check_parameters()
         config = {
             "data": sources.describe(self.data, source),
             "model": asdict(self.model.config),
@@ -365,10 +377,11 @@ class Trainer:
 
         Raises:
             FileNotFoundError: no run there, or its data are gone.
+            RunInUseError: another process trains there; a kind of OSError. See `save`.
             ValueError: the run cannot be read, the data have changed, or more than ``steps``
-                are done.
+                are done. The run is as it was.
         """
-        run = RunDirectory.open(directory)
+        run = RunDirectory.open(directory, to_train=True)
         config = run.config()
         train_config = run.train_config(steps)
         if data is None:
@@ -381,12 +394,13 @@ class Trainer:
                 f"Trainer: {os.fspath(directory)} has done {len(checkpoint.losses)} steps already, "
                 f"more than steps={train_config.steps}"
             )
-        run.write_config(config | {"train": asdict(train_config)})
         model = run.build_model(checkpoint.group("model")).to(device)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in checkpoint.info["frozen"])
         trainer = cls(model, data, train_config, callbacks)
         trainer._restore(run, checkpoint)
+        run.claim()
+        run.write_config(config | {"train": asdict(train_config)})
         return trainer
 
     def _restore(self, run: RunDirectory, checkpoint: Checkpoint) -> None:
@@ -406,8 +420,9 @@ class Trainer:
         self._check_parameters()
         if self._run is None or self.step == self._saved_step:
             return
+        checkpoint = self._checkpoint()
         self._run.write_metrics(self._records)
-        self._run.commit(self._checkpoint())
+        self._run.commit(checkpoint)
         self._tell("on_checkpoint", self._run.path)
         self._saved_step = self.step
 

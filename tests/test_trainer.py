@@ -197,6 +197,7 @@ def test_metrics_and_files(tmp_path):
     assert records[3]["loss"] == history.losses[20:].mean().item()
     assert records[2]["dev_loss"] == history.evals[0].dev
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".lock",
         "best.safetensors",
         "config.toml",
         "losses.f64",

@@ -117,31 +117,31 @@ def train(
     with ProgressBar() as progress:
         if resume:
             _check_resumable(ctx)
-            out = out or run_names.newest(preset)
+            path = out or run_names.newest(preset)
             trainer = Trainer.resume(
-                out, callbacks=[progress], steps=chosen.get("steps"), device=place
+                path, callbacks=[progress], steps=chosen.get("steps"), device=place
             )
         else:
-            out = out or run_names.next_free(preset)
-            _check_vacant(out, overwrite)
+            if out is not None:
+                _check_vacant(out, overwrite)
             note(train_result.told_settings(preset, chosen, init_from))
             trainer, source = _new_trainer(source, preset, chosen, init_from, place, progress)
         if profile:
             phase_times.begin(trainer)
         with _stopping_on_signals(trainer) as received:
             if not resume:
-                trainer.save(out, source=source, overwrite=overwrite)
-            train_result.introduce(trainer, out)
-            _fit(trainer, out)
+                path = _save(trainer, out, preset, source, overwrite)
+            train_result.introduce(trainer, path)
+            _fit(trainer, path)
     if profile:
         phase_times.show(trainer)
     if received and trainer.step < trainer.config.steps:
         note(
             f"Stopped at step {trainer.step:,} of {trainer.config.steps:,}. "
-            f"Go on with: pymlp train --resume --out {shown(out)}"
+            f"Go on with: pymlp train --resume --out {shown(path)}"
         )
         ctx.exit(128 + received[0])
-    train_result.report(trainer, RunDirectory.open(out), as_json)
+    train_result.report(trainer, RunDirectory.open(path), as_json)
 
 
 def _new_trainer(
@@ -219,6 +219,20 @@ def _check_vacant(out: Path, overwrite: bool) -> None:
         check_vacant(out, overwrite=overwrite)
     except FileExistsError as error:
         raise click.ClickException(f"{error} (--resume, --overwrite, --out)") from error
+
+
+def _save(
+    trainer: Trainer, out: Path | None, preset: str, source: str | None, overwrite: bool
+) -> Path:
+    """Make the run directory ``out``, or the first of the preset that nobody else has."""
+    while True:
+        path = out or run_names.next_free(preset)
+        try:
+            trainer.save(path, source=source, overwrite=overwrite)
+            return path
+        except FileExistsError:
+            if out is not None or not path.exists():
+                raise
 
 
 def _check_resumable(ctx: click.Context) -> None:
