@@ -344,7 +344,7 @@ def test_bench_passes_everything_on(monkeypatch):
         (["train", "--lr", "0"], 2, "'--lr': 0.0 is not in the range x>0"),
         (["train", "--engine", "jit"], 2, "not one of 'auto', 'native', 'autograd', 'reference'"),
         (["train", "--preset", "best"], 2, "not one of 'lecture-2d', 'lecture'"),
-        (["train", "--lr-min", "1"], 2, "lr_min must be finite and at least 0 and at most 0.1"),
+        (["train", "--lr-min", "1"], 2, "--lr-min must be finite and at least 0 and at most 0.1"),
         (["train", "--data", "nothing.txt"], 2, "'nothing.txt' does not exist"),
         (["train", "--device", "gpu"], 2, "'gpu' is not cpu, cuda or cuda:N"),
         (["train", "--device", "cuda:99"], 1, "sees"),
@@ -439,7 +439,7 @@ def test_a_full_disk_is_reported(arguments):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "pymlp", *arguments]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stderr) == (1, "Error: [Errno 28] No space left on device\n")
+    assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
 
 
 def test_python_m_pymlp():

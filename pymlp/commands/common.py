@@ -82,18 +82,26 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    """One line on stdout."""
-    click.echo(json.dumps(result, allow_nan=False))
+    """One line on stdout; numbers that JSON does not have, infinite or not a number, are null."""
+    say(json.dumps(_finite(result), allow_nan=False))
 
 
-def finite(value: float) -> float | None:
-    """The value as JSON can have it: null for what is infinite or not a number."""
-    return value if math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def say(message: str) -> None:
+    """A line on stdout. The stream is named: in place of one of ASCII, click takes its own."""
+    click.echo(message, file=sys.stdout)
 
 
 def note(message: str) -> None:
     """A line on stderr."""
-    click.echo(message, err=True)
+    click.echo(message, file=sys.stderr)
 
 
 def shown(path: os.PathLike[str]) -> str:

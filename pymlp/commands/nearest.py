@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pymlp.commands.common import best_option, json_option, print_json, run_argument
+from pymlp.commands.common import best_option, json_option, print_json, run_argument, say
 from pymlp.embeddings import nearest as find
 from pymlp.rundir import RunDirectory
 
@@ -30,6 +30,6 @@ def nearest(run: RunDirectory, tokens: tuple[str, ...], k: int, best: bool, as_j
             print_json({"token": token, "nearest": [neighbour._asdict() for neighbour in found]})
             continue
         if len(tokens) > 1:
-            click.echo(token)
+            say(token)
         for neighbour in found:
-            click.echo(f"{neighbour.similarity:.4f}\t{neighbour.token}")
+            say(f"{neighbour.similarity:.4f}\t{neighbour.token}")

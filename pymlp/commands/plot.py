@@ -16,6 +16,7 @@ from pymlp.commands.common import (
     note,
     print_json,
     run_argument,
+    say,
     shown,
 )
 from pymlp.data import Dataset
@@ -72,7 +73,7 @@ def plot(
         print_json({name: str(path) for name, path in paths.items()})
     else:
         for path in paths.values():
-            click.echo(shown(path))
+            say(shown(path))
 
 
 def draw(run: RunDirectory, data: Dataset) -> dict[str, Path]:

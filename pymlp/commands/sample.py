@@ -13,6 +13,7 @@ from pymlp.commands.common import (
     print_json,
     run_argument,
     runs_on,
+    say,
     threads_option,
 )
 from pymlp.rundir import RunDirectory
@@ -90,7 +91,7 @@ def show(lines: list[str], places: list[str | None]) -> None:
     """Print lines and where each stands already."""
     width = min(_WIDEST, max(map(len, lines), default=0))
     for line, place in zip(lines, places, strict=True):
-        click.echo(f"{line:<{width}}  {place or ''}".rstrip())
+        say(f"{line:<{width}}  {place or ''}".rstrip())
 
 
 def _places(run: RunDirectory, lines: list[str]) -> list[str | None]:

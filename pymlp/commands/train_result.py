@@ -6,11 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import click
-
 from pymlp.commands import plot, sample
 from pymlp.commands import profile as phase_times
-from pymlp.commands.common import finite, note, print_json, shown
+from pymlp.commands.common import note, print_json, say, shown
 from pymlp.commands.progress import evaluation_line
 from pymlp.rundir import RunDirectory
 from pymlp.sampling import membership
@@ -50,13 +48,13 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
         print_json(_result(trainer, run) | profile)
         return
     history = trainer.history
-    click.echo(evaluation_line(history.evals[-1]))
+    say(evaluation_line(history.evals[-1]))
     if math.isfinite(history.us_per_step):
-        click.echo(f"{history.us_per_step:,.0f} microseconds per step")
+        say(f"{history.us_per_step:,.0f} microseconds per step")
     data = trainer.data
     lines = draw(run.model(), data.vocabulary, _SAMPLES, across=not data.stream.reset)
     sample.show(lines, list(membership(lines, data)))
-    click.echo(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
+    say(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
 
 
 def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
@@ -73,12 +71,12 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
         "seed": config.seed,
         "n_params": _n_params(trainer),
         "examples": trainer.data.sizes,
-        "train_loss": finite(last.train),
+        "train_loss": last.train,
         "dev_loss": last.dev,
         "best_dev_loss": best.dev,
         "best_step": best.step,
         "seconds": history.seconds,
-        "us_per_step": finite(pace),
+        "us_per_step": pace,
         "out": str(run.path),
     }
 
