@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from pymlp.data import names
 
 _CASES = 25
 _SECONDS_A_COMMAND = 20
+_STATM = Path("/proc/self/statm")
 _MEMORY = 3 * 2**30  # bytes that a command may ask for
 
 _SCALARS = [None, True, -1, 0, 1, 2**31, 2**40, 2**63, 2**64, -(10**30), 0.5, 1e308, -1e-320]
@@ -146,8 +148,8 @@ def _tensors(content, random):
         place = random.randrange(max(1, tensor.numel()))
         if tensor.is_floating_point():
             number = torch.tensor(number, dtype=torch.float64).to(tensor.dtype)
-        elif number != number or abs(number) > 2**40:
-            number = 2**62
+        elif number != -1:
+            number = torch.iinfo(tensor.dtype).max
         tensor.flatten()[place : place + random.choice([1, 10**9])] = number
         tensors[name] = tensor
     save_file(tensors, "tensors", metadata)
@@ -164,7 +166,7 @@ def _fields(content, random):
     lines = content.decode().splitlines()
     at = random.randrange(len(lines))
     fields = lines[at].split(" ||| ")
-    wrong = ["nan", "inf", "-inf", "1_0", "1e999", "", "0x10", "١", "1,5", "a ||| b", "|||"]
+    wrong = ["nan", "inf", "-inf", "1_0", "1e999", "", "0x10", "\u0661", "1,5", "a ||| b", "|||"]
     fields[random.randrange(len(fields))] = random.choice(wrong)
     return "\n".join([*lines[:at], " ||| ".join(fields), *lines[at + 1 :]]).encode()
 
@@ -220,7 +222,7 @@ def _stop(signum, frame):
 
 def run(command):
     """Run a command, bounded in time and memory."""
-    sizes = open("/proc/self/statm").read().split() if os.path.exists("/proc/self/statm") else []
+    sizes = _STATM.read_text().split() if _STATM.exists() else []
     before = resource.getrlimit(resource.RLIMIT_AS)
     handler = signal.signal(signal.SIGALRM, _stop)
     signal.alarm(_SECONDS_A_COMMAND)

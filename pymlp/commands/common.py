@@ -34,6 +34,10 @@ threads_option = click.option(
     help=f"Threads to compute with.  [default: torch's choice, here {torch.get_num_threads()}]",
 )
 
+# More than fits into any memory: wrong usage, where a smaller number may be too large, too.
+MOST = 2**31 - 1
+COUNT, POSITIVE = click.IntRange(0, MOST), click.IntRange(1, MOST)
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout."
 )
@@ -61,9 +65,11 @@ run_argument = click.argument("run", callback=_open_run)
 
 
 def _read_lines(ctx: click.Context, parameter: click.Parameter, value: str) -> Iterator[str]:
-    if value == "-":
-        return decode_lines(sys.stdin.buffer, "standard input")
-    return iterate_lines(value)
+    if value != "-":
+        return iterate_lines(value)
+    if sys.stdin is None:
+        raise click.ClickException("standard input is closed: name a file, or send lines by a pipe")
+    return decode_lines(sys.stdin.buffer, "standard input")
 
 
 # Its lines, one after the other, plain or gzip; standard input is plain.

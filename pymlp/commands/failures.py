@@ -46,7 +46,7 @@ def errors_are_messages(parent: click.Context | None = None) -> Iterator[None]:
     except (click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise  # the reader of our output has left; click ends quietly
     except click.ClickException as error:
-        error.message = _worded(error.message, parent)
+        error.message = _worded(error.message, parent)  # type: ignore[misc]
         raise
     except Exception as error:
         raise Failure(_worded(_message(error), parent)) from error
@@ -64,6 +64,7 @@ def _message(error: Exception) -> str:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and re.search("allocate|out of memory", text)
     ):
+        text = text.removeprefix("std::bad_alloc")
         return f"not enough memory{text and ': '}{text}"
     if isinstance(error, IndexError) and text.startswith("pymlp: "):  # data that the engine met
         return f"{text}; if they are of a token file, it is damaged: prepare the text again"

@@ -10,6 +10,8 @@ import click
 from torch import Tensor
 
 from pymlp.commands.common import (
+    COUNT,
+    POSITIVE,
     best_option,
     data_of,
     json_option,
@@ -37,13 +39,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--window",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     help="Steps averaged into a point of the loss curve.  [default: 1/200 of all]",
 )
 @click.option("--embedding", "only_embedding", is_flag=True, help="Draw the embedding alone.")
 @click.option(
     "--labels",
-    type=click.IntRange(min=0),
+    type=COUNT,
     default=MAX_LABELS,
     show_default=True,
     help="How many tokens of the embedding are named, the most frequent ones of train.",

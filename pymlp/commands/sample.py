@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from pymlp.commands.common import (
+    COUNT,
+    POSITIVE,
     best_option,
     context_option,
     data_of,
@@ -26,9 +28,7 @@ _WIDEST = 40
 
 @click.command(epilog="Example: pymlp sample runs/lecture -n 10 --temperature 0.8 --prefix mar")
 @run_argument
-@click.option(
-    "-n", "count", type=click.IntRange(min=0), default=20, show_default=True, help="Lines."
-)
+@click.option("-n", "count", type=COUNT, default=20, show_default=True, help="Lines.")
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0.0),
@@ -36,14 +36,18 @@ _WIDEST = 40
     show_default=True,
     help="Below 1 prefers likely tokens, above 1 evens them out; 0 takes the likeliest.",
 )
-@click.option(
-    "--top-k", type=click.IntRange(min=1), help="Draw from the K likeliest tokens.  [default: all]"
-)
+@click.option("--top-k", type=POSITIVE, help="Draw from the K likeliest tokens.  [default: all]")
 @click.option("--prefix", default="", help="What every line starts with.  [default: nothing]")
-@click.option("--seed", type=int, default=SAMPLE_SEED, show_default=True, help="Of the draw.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=SAMPLE_SEED,
+    show_default=True,
+    help="Of the draw.",
+)
 @click.option(
     "--max-length",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=100,
     show_default=True,
     help="Tokens after which a line is cut.",
