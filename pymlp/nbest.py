@@ -58,14 +58,14 @@ def parse(lines: Iterable[str]) -> Iterator[Hypothesis]:
         line = line.rstrip("\r\n")
         if not line.strip():
             continue
-        name, *texts, last = (field.strip() for field in f"{line} ".split(_SEPARATOR))
-        total = float(last) if _DECIMAL.fullmatch(last) else math.nan
-        if not texts or not math.isfinite(total):
+        name, *rest = (field.strip() for field in line.split(_SEPARATOR))
+        total = float(rest[-1]) if rest and _DECIMAL.fullmatch(rest[-1]) else math.nan
+        if len(rest) < 2 or not math.isfinite(total):
             raise ValueError(
                 f"n-best line {number}: expected 'id ||| text ||| ... ||| score' with a finite "
                 f"decimal number at the end, got {_shortened(line)!r}"
             )
-        yield Hypothesis(line, name, texts[0], total)
+        yield Hypothesis(line, name, rest[0], total)
 
 
 def _shortened(line: str) -> str:

@@ -75,7 +75,7 @@ def test_command(trained, tmp_path):
 
 @pytest.mark.parametrize("score", ["nan", "inf", "-inf", "1_0", "1e999", "0x1p3", "\u0661", "1,5"])
 def test_scores_are_finite_decimal_numbers(score):
-    with pytest.raises(ValueError, match="n-best line 1: expected .* a finite decimal number"):
+    with pytest.raises(ValueError, match=r"n-best line 1: expected .* a finite decimal number"):
         list(parse([f"0 ||| {'dog ' * 50}||| {score}"]))
     plain = ["0 ||| dog ||| +1.5e1", "|||dog|||.5", "0 ||| dog ||| -3."]
     assert [x.score for x in parse(plain)] == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from pymlp.commands.common import (
@@ -24,6 +26,9 @@ from pymlp.sampling import sample as draw
 
 # Longer lines are not waited for: the others would wrap around.
 _WIDEST = 40
+
+# Bytes of memory that a line takes at least: its ids, its text and where it stands.
+_BYTES_A_LINE = 200
 
 
 @click.command(epilog="Example: pymlp sample runs/lecture -n 10 --temperature 0.8 --prefix mar")
@@ -72,6 +77,7 @@ def sample(
 
     The second column says where a line stands already: in train, dev or test; else it is new.
     """
+    _check_memory(count)
     lines = draw(
         run.model(best=best),
         run.vocabulary(),
@@ -96,6 +102,17 @@ def show(lines: list[str], places: list[str | None]) -> None:
     width = min(_WIDEST, max(map(len, lines), default=0))
     for line, place in zip(lines, places, strict=True):
         say(f"{line:<{width}}  {place or ''}".rstrip())
+
+
+def _check_memory(count: int) -> None:
+    """Refuse, before hours of drawing, lines that the machine cannot hold."""
+    needed = count * _BYTES_A_LINE
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise click.ClickException(
+            f"not enough memory: {count:,} lines need {needed / 2**30:,.0f} GiB or more, this "
+            f"machine has {there / 2**30:,.0f}: draw fewer at a time, with another --seed each"
+        )
 
 
 def _places(run: RunDirectory, lines: list[str]) -> list[str | None]:
