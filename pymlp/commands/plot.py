@@ -21,9 +21,17 @@ from pymlp.commands.common import (
     say,
     shown,
 )
-from pymlp.data import Dataset
+from pymlp.data import Dataset, Vocabulary
 from pymlp.history import evaluations
-from pymlp.plots import MAX_LABELS, embedding_figure, loss_figure, save_figure
+from pymlp.model import MLP
+from pymlp.plots import (
+    MAX_LABELS,
+    embedding_figure,
+    label_rows,
+    loss_figure,
+    save_figure,
+    undrawable,
+)
 from pymlp.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -67,9 +75,7 @@ def plot(
     """
     model = run.model(best=best)
     figures = {} if only_embedding else {"loss": _loss(run, window)}
-    figures["embedding"] = embedding_figure(
-        model.embedding.weight, run.vocabulary(), _counts(run, labels), labels
-    )
+    figures["embedding"] = _embedding(model, run.vocabulary(), _counts(run, labels), labels)
     paths = _save(figures, out or run.path)
     if as_json:
         print_json({name: str(path) for name, path in paths.items()})
@@ -80,12 +86,25 @@ def plot(
 
 def draw(run: RunDirectory, data: Dataset) -> dict[str, Path]:
     """Leave both pictures in the run directory; their paths by name."""
-    embedding = run.model().embedding.weight
     figures = {
         "loss": _loss(run),
-        "embedding": embedding_figure(embedding, run.vocabulary(), _count(data)),
+        "embedding": _embedding(run.model(), run.vocabulary(), _count(data), MAX_LABELS),
     }
     return _save(figures, run.path)
+
+
+def _embedding(model: MLP, vocabulary: Vocabulary, counts: Tensor | None, n_labels: int) -> Figure:
+    """The map of the tokens; what no font has is told."""
+    figure = embedding_figure(model.embedding.weight, vocabulary, counts, n_labels)
+    named = label_rows(vocabulary, counts, n_labels)
+    missing = undrawable(vocabulary.tokens[row] for row in named)
+    if missing:
+        characters = repr(missing)[1:-1]
+        note(
+            f"No installed font has {len(missing)} of the characters, which are drawn as code "
+            f"points: {characters[:60]}{'...' * (len(characters) > 60)}"
+        )
+    return figure
 
 
 def _loss(run: RunDirectory, window: int | None = None) -> Figure:
