@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml
+NATIVE := $(shell find csrc cmake -type f) CMakeLists.txt setup.py pyproject.toml scripts/build_backend.py
 CMAKE := $(BIN)/cmake
 NINJA = -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 
@@ -15,20 +15,20 @@ CONTRACT := $(addprefix tests/test_,$(addsuffix .py,embed_linear_tanh cross_entr
 train: $(VENV)/.built
 	$(BIN)/pymlp train
 
-test: $(VENV)/.built
+test: $(VENV)/.tools
 	$(BIN)/python -m pytest
 
 # The source distribution, a wheel from it, and that wheel installed elsewhere: minutes of compiling.
-package: $(VENV)/.built
+package: $(VENV)/.tools
 	$(BIN)/python -m pytest -m slow
 
-lint: $(VENV)/.built
+lint: $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	find csrc tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
 
-format: $(VENV)/.installed
+format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	find csrc tests/cpp -name '*.h' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
@@ -70,7 +70,7 @@ cross: $(VENV)/.installed
 # The operators' contract and the engine of devices over emulated CUDA kernels: all that a GPU runs of
 # csrc/ops and Python, but for streams and graphs. The libraries go to a package of their own.
 EMULATED := build/emulated
-emulate-ops: $(VENV)/.built
+emulate-ops: $(VENV)/.tools
 	$(CMAKE) -S . -B build/emulate-ops $(NINJA) -DCMAKE_BUILD_TYPE=Release -DPYMLP_EMULATE=ON \
 	    -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	    -Dpybind11_DIR=$$($(BIN)/python -c "import pybind11; print(pybind11.get_cmake_dir())") \
@@ -89,15 +89,28 @@ clean:
 	rm -rf $(VENV) build pymlp/*.so *.egg-info
 
 # --- set-up: own virtual environment, pinned tools, build ---------------------------------------
+# Each step says in a line what it does: the first time takes minutes.
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit( \
 	    "pymlp: needs Python 3.10 or newer, got " + sys.version.split()[0] + "; say make PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
+	@echo "pymlp: making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: requirements-dev.txt | $(BIN)/pip
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+# To build and to run.
+$(VENV)/.installed: requirements.txt | $(BIN)/pip
+	@echo "pymlp: installing torch and what else it builds with and runs with (requirements.txt)"
+	@$(PIP) install -r requirements.txt
+	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(NATIVE)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps -e .
-	touch $@
+	@echo "pymlp: compiling the kernels; the first time takes about two minutes"
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+# To test and to lint, besides.
+$(VENV)/.tools: requirements-dev.txt $(VENV)/.built
+	@echo "pymlp: installing test runner and linters (requirements-dev.txt)"
+	@$(PIP) install -r requirements-dev.txt
+	@touch $@

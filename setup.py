@@ -1,8 +1,8 @@
 """Build the native libraries: everything is said in CMakeLists.txt, this file only calls it.
 
 Environment: PYMLP_DEBUG=1 builds without optimisation. PYMLP_CUDA=ON or OFF says whether to compile
-the CUDA kernels; otherwise they are where nvcc is found. PYMLP_CUDA_ARCHITECTURES says for which
-devices, as `80;90` for sm_80 and sm_90.
+the CUDA kernels; otherwise they are where nvcc and a GPU are found. PYMLP_CUDA_ARCHITECTURES says
+for which devices, as `80;90` for sm_80 and sm_90.
 """
 
 import importlib.util
@@ -32,13 +32,10 @@ def program(name: str) -> str:
 
 
 def torch_directory() -> Path:
-    """Where torch is installed, found without importing it."""
+    """Where torch is installed, found without importing it; the build backend has asked for it."""
     spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        raise RuntimeError(
-            "pymlp: building needs torch>=2.11 in this environment. Install it first "
-            "(`pip install torch`), or build with isolation (drop --no-build-isolation)."
-        )
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent
 
 

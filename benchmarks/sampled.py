@@ -133,8 +133,7 @@ def train_nce(config: RunConfig, data: Dataset, k: int) -> tuple[MLP, float]:
     batches = Batches(len(data.train), config.batch_size, config.seed)
     start = time.perf_counter()
     for step in range(config.steps):
-        (rows,) = batches.peek(1)
-        batches.advance(1)
+        (rows,) = batches.at(step, 1)
         tokens, targets = data.train.take(rows)
         masks = dropout_masks(model.config, config, step, below.float())
         x = F.embedding(tokens, model.embedding.weight).flatten(1)

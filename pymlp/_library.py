@@ -4,6 +4,8 @@ The ops are private: they know nothing of autograd. `pymlp.functional` is their 
 """
 
 import re
+import sys
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,12 +16,25 @@ from torch import Tensor
 def _load() -> None:
     spec = find_spec("pymlp._engine")
     if spec is None or spec.origin is None:
-        raise ImportError(
-            "pymlp: the native libraries are missing. Build them with `pip install -e .` "
-            "(or `make .venv/.built`) in the directory of setup.py.",
-            name="pymlp",
+        reason = _hidden_copy() or (
+            "the native libraries are missing. Build them with `pip install -e .` "
+            "(or `make .venv/.built`) in the directory of setup.py."
         )
+        raise ImportError(f"pymlp: {reason}", name="pymlp")
     torch.ops.load_library(str(Path(spec.origin).with_name("_ops.so")))
+
+
+def _hidden_copy() -> str | None:
+    """The message that this source tree, which was not built, comes before an installed pymlp."""
+    here = Path(__file__).resolve().parent
+    elsewhere = [path for path in sys.path if Path(path, "pymlp").resolve() != here]
+    found = PathFinder.find_spec("pymlp", elsewhere)
+    if found is None or found.origin is None:
+        return None
+    return (
+        f"the source folder {here}, which was not built, hides the pymlp that is installed in "
+        f"{Path(found.origin).parents[1]}: run Python in another directory"
+    )
 
 
 _load()

@@ -27,31 +27,47 @@ class Average:
         reach: in steps; after so many more, what the average was counts for 1/e.
 
     Attributes:
-        model: has the averaged parameters, in float32 at least; before the first snapshot, those
-            that ``model`` began with.
         period: steps between snapshots.
+        step: updates done at the last snapshot, or where `load_state_dict` went on; 0 before.
     """
 
     def __init__(self, model: MLP, reach: int) -> None:
         self._source = model
-        self.model = copy.deepcopy(model).requires_grad_(False)
-        for parameter in self.model.parameters():
+        self._model = copy.deepcopy(model).requires_grad_(False)
+        for parameter in self._model.parameters():
             if parameter.dtype in (torch.bfloat16, torch.float16):
                 parameter.data = parameter.data.float()
         self.period = max(1, reach // _SNAPSHOTS)
         self._least_weight = min(1.0, self.period / reach)
+        # One assignment replaces both: an interruption leaves the old snapshot or the new one.
+        self._snapshot = 0, [parameter.data for parameter in self._model.parameters()]
+
+    @property
+    def step(self) -> int:
+        return self._snapshot[0]
+
+    @property
+    def model(self) -> MLP:
+        """The model with the averaged parameters, in float32 at least.
+
+        Before the first snapshot they are the parameters that training began with.
+        """
+        for parameter, mean in zip(self._model.parameters(), self._snapshot[1], strict=True):
+            parameter.data = mean
+        return self._model
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take a snapshot after ``step`` updates, a multiple of ``period``."""
         weight = max(self._least_weight, self.period / step)
-        for mean, parameter in zip(self.model.parameters(), self._source.parameters(), strict=True):
-            mean.lerp_(parameter.to(mean.dtype), weight)
+        pairs = zip(self._snapshot[1], self._source.parameters(), strict=True)
+        self._snapshot = step, [mean.lerp(p.to(mean.dtype), weight) for mean, p in pairs]
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged parameters by name."""
         return self.model.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state_dict`` returned."""
+    def load_state_dict(self, state: Mapping[str, Tensor], step: int) -> None:
+        """Go on from what ``state_dict`` returned after ``step`` updates."""
         self.model.load_state_dict(state)
+        self._snapshot = step, self._snapshot[1]

@@ -13,7 +13,9 @@ _BLOCK_STEPS = 8
 class _Block(NamedTuple):
     """Steps drawn at once."""
 
+    first: int  # the number of the first
     before: Tensor  # the generator's state
+    after: Tensor
     indices: Tensor  # (K, B) int64
 
 
@@ -37,52 +39,62 @@ class Batches:
         self._batch_size = batch_size
         self._at_once = at_once
         # On the CPU, whatever torch's default device is.
-        self._generator = torch.Generator("cpu").manual_seed(seed)
-        nothing = torch.empty((0, batch_size), dtype=torch.int64, device="cpu")
-        self._block = _Block(self._generator.get_state(), nothing)
-        self._position = 0
+        begin = torch.Generator("cpu").manual_seed(seed).get_state()
+        # One assignment replaces the block, whose position is the number of the step that asks: an
+        # interruption uses up no batch.
+        self._block = _Block(0, begin, begin, _none(batch_size))
 
-    def peek(self, limit: int) -> Tensor:
-        """The indices of the next steps, (K, B) int64 with 1 <= K <= ``limit``.
+    def at(self, step: int, limit: int) -> Tensor:
+        """The indices of step number ``step`` and the next ones, (K, B) int64, 1 <= K <= ``limit``.
 
-        The same again until `advance` is called: whoever is interrupted has used up none.
+        Args:
+            step: of the block drawn last, or the one after it.
+            limit: steps at most.
         """
-        if self._position == len(self._block.indices):
-            self._draw()
-        return self._block.indices[self._position : self._position + limit]
+        if step == self._end:
+            self._block = self._draw(step, self._block.after)
+        position = step - self._block.first
+        return self._block.indices[position : position + limit]
 
-    def advance(self, count: int) -> None:
-        """Go on after the first ``count`` steps of what `peek` returned."""
-        self._position += count
+    def state_dict(self, step: int) -> dict[str, Tensor]:
+        """Generator state before the block of ``step``, and the steps of that block before it."""
+        if step == self._end:
+            return {"generator": self._block.after, "position": _scalar(0)}
+        position = _scalar(step - self._block.first)
+        return {"generator": self._block.before, "position": position}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Generator state before the current block, and the steps used up of that block."""
-        if self._position == len(self._block.indices):
-            return {"generator": self._generator.get_state(), "position": _scalar(0)}
-        return {"generator": self._block.before, "position": _scalar(self._position)}
+    def load_state_dict(self, state: dict[str, Tensor], step: int) -> None:
+        """Continue the stream exactly where ``state_dict`` of ``step`` was called.
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue the stream exactly where ``state_dict`` was called."""
-        self._generator.set_state(state["generator"])
+        Raises:
+            ValueError: the position is not that of one of the steps done.
+        """
         position = int(state["position"])
-        self._draw()
-        # Whoever drew more at once may be further on.
-        while position > len(self._block.indices):
-            position -= len(self._block.indices)
-            self._draw()
-        self._position = position
-
-    def _draw(self) -> None:
-        shape = (max(_BLOCK_STEPS, self._at_once // self._batch_size), self._batch_size)
-        before = self._generator.get_state()
-        try:
-            indices = torch.randint(
-                0, self._n_examples, shape, generator=self._generator, device="cpu"
+        if not 0 <= position <= step:
+            raise ValueError(
+                f"batches.position must be from 0 to {step}, the steps done, got {position}"
             )
-            self._block, self._position = _Block(before, indices), 0
-        except BaseException:  # an interruption among them: the same steps have to come again
-            self._generator.set_state(before)
-            raise
+        block = self._draw(step - position, state["generator"])
+        # Whoever drew more at once may be further on.
+        while step > block.first + len(block.indices):
+            block = self._draw(block.first + len(block.indices), block.after)
+        self._block = block
+
+    @property
+    def _end(self) -> int:
+        """The number of the step after the block."""
+        return self._block.first + len(self._block.indices)
+
+    def _draw(self, first: int, before: Tensor) -> _Block:
+        shape = (max(_BLOCK_STEPS, self._at_once // self._batch_size), self._batch_size)
+        generator = torch.Generator("cpu")
+        generator.set_state(before)
+        indices = torch.randint(0, self._n_examples, shape, generator=generator, device="cpu")
+        return _Block(first, before, generator.get_state(), indices)
+
+
+def _none(batch_size: int) -> Tensor:
+    return torch.empty((0, batch_size), dtype=torch.int64, device="cpu")
 
 
 def _scalar(value: int) -> Tensor:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """What a `Trainer` tells about its progress; override what is of interest."""
+    """The progress of a `Trainer`; override what is of interest.
+
+    A method that raises, or is interrupted, is called again with the same when `fit` goes on.
+    """
 
     def on_steps(self, trainer: Trainer, losses: Tensor) -> None:
         """A few steps (about 50 ms) are done; ``losses`` (K,) are theirs."""

@@ -89,6 +89,7 @@ class DeviceEngine:
             run_together([(self, steps)])
         else:
             self.before_steps()
+            self.state.follow(steps)
             with torch.cuda.device_of(self.targets):
                 self._graph.run(steps)
 
@@ -128,7 +129,7 @@ def run_together(runs: Sequence[tuple[DeviceEngine, Steps]]) -> None:
     first = launched[0].engine
     with ExitStack() as ending:  # which sees to all of them, whatever interrupts one
         for launch in launched:
-            ending.callback(launch.collect)
+            ending.callback(launch.steps.settle)
         ops.train_models(
             *(_joined(launch.arrays[i] for launch in launched) for i in range(3)),
             first.tokens,
@@ -154,13 +155,15 @@ class _Launch:
         self.rates = steps.rates.to(device)
         self.losses = torch.empty(len(steps), dtype=torch.float64, device=device)
         self.norms = torch.empty_like(self.losses[: 0 if steps.grad_norms is None else None])
-        self.done = torch.tensor([engine.state.updates], device=device)
+        self._before = engine.state.updates
+        self.done = torch.tensor([self._before], device=device)
         self.results = DeviceResults(self.done, self.losses, self.norms)
+        engine.state.follow(steps)
+        steps.unsettled = self._collect
 
-    def collect(self) -> None:
+    def _collect(self) -> None:
         """Note the results, which have to be waited for if nobody has."""
-        state = self.engine.state
-        self.results.note(state, self.steps, 0, state.updates)
+        self.results.note(self.steps, 0, self._before)
 
 
 def unknown_option(model: MLP | reference.MLP, known: Collection[str] = _SIZES) -> str | None:

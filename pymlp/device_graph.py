@@ -4,6 +4,7 @@ update, captured once as a CUDA graph."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,7 @@ class GraphSteps:
                 break
             part = slice(start, min(start + self._at_once, len(steps)))
             step.fill(steps, part)
+            steps.unsettled = partial(step.collect, steps, start)
             try:
                 for _ in range(part.start, part.stop):
                     if steps.stopping:
@@ -55,7 +57,7 @@ class GraphSteps:
                     step.advance()
                 wait([step.results])
             finally:
-                step.collect(steps, start)
+                steps.settle()
 
     def _present_step(self, steps: Steps) -> _Step:
         """The step on the memory that the model has now; made anew where that has changed."""
@@ -134,7 +136,7 @@ class _Step:
 
     def collect(self, steps: Steps, start: int) -> None:
         """Note what was done from ``start`` on, which has to be waited for if nobody has."""
-        self.results.note(self._engine.state, steps, start, 0)
+        self.results.note(steps, start, 0)
 
     @torch.no_grad()
     def _launch(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from pymlp.optimizer_state import OptimizerState
 from pymlp.steps import Steps
 
 
@@ -35,19 +34,18 @@ class DeviceResults:
             self._fetched = counted, self._losses.cpu(), norms
         return self._fetched
 
-    def note(self, state: OptimizerState, steps: Steps, start: int, before: int) -> None:
+    def note(self, steps: Steps, start: int, before: int) -> None:
         """Note what was done from step ``start`` on, when the counter was at ``before``.
 
-        All is here before anything is noted, or nothing is.
+        It may be done again, after an interruption: the count is written last.
         """
         counted, losses, norms = self.fetch()
         count = counted - before
-        state.updates += count
-        steps.done += count
         done = slice(start, start + count)
         steps.losses[done] = losses[:count]
         if steps.grad_norms is not None and norms is not None:
             steps.grad_norms[done] = norms[:count]
+        steps.counter[0] = start + count
 
 
 def wait(launched: Iterable[DeviceResults]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from pymlp import device_engine, reference
 from pymlp._library import KERNEL_DEVICES, too_old
+from pymlp.backup import UpdateBackup
 from pymlp.candidates import CandidateSampler, native_candidates
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
@@ -48,28 +50,33 @@ class _TorchEngine:
         drawn = native_candidates(examples, model.config.vocab_size, config)
         like = self._trained.tensors[0]
         self._sampler = None if drawn is None else CandidateSampler(drawn, like)
-        self._norms: list[Tensor] | None = None
+        self._backup = UpdateBackup(self._optimizer)
+        self._norm: Tensor | None = None
 
     def run(self, steps: Steps) -> None:
         self._trained.before_steps()
-        wants_norms = steps.grad_norms is not None or self._max_norm is not None
-        for start in range(0, len(steps), _GATHERED_STEPS):
-            if steps.stopping:
-                break
-            part = slice(start, start + _GATHERED_STEPS)
-            losses: list[Tensor | float] = []
-            self._norms = [] if wants_norms else None
-            try:
-                self._run_gathered(
-                    steps.indices[part], steps.rates[part].tolist(), steps.first + start, losses
-                )
-            finally:
-                steps.done += len(losses)
-                done = slice(start, steps.done)
-                steps.losses[done] = _float64(losses)
-                if steps.grad_norms is not None and self._norms is not None:
-                    steps.grad_norms[done] = _float64(self._norms[: len(losses)])
+        self._wants_norm = steps.grad_norms is not None or self._max_norm is not None
+        results: Results = {}
+        steps.unsettled = partial(self._settle, steps, results)
+        try:
+            # An interruption of torch.optim may leave the mode switched; this puts it back.
+            with torch.enable_grad():
+                self._carry_out(steps, results)
+        finally:
+            steps.settle()
         self._optimizer.zero_grad()
+
+    def _carry_out(self, steps: Steps, results: Results) -> None:
+        for start in range(0, len(steps), _GATHERED_STEPS):
+            for k, batch in self._gathered(steps, start):
+                self._backup.take(steps)
+                results[k] = self._step(*batch, steps.first + k), self._norm
+                steps.counter[0] = k + 1
+            _note(steps, results)
+
+    def _settle(self, steps: Steps, results: Results) -> None:
+        self._backup.restore()
+        _note(steps, results)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = self._optimizer.state
@@ -99,17 +106,18 @@ class _TorchEngine:
             dict(zip(self._trained.names, self._trained.tensors, strict=True)), config
         )
 
-    def _run_gathered(
-        self, indices: Tensor, rates: list[float], first: int, losses: list[Tensor | float]
-    ) -> None:
-        """Append the loss of each step, the first of which has this number, when it is complete."""
-        tokens, targets = self._examples.take(indices)
-        pairs = zip(tokens.unbind(), targets.unbind(), strict=True)
-        groups = self._optimizer.param_groups
-        for i, (step_tokens, step_targets) in enumerate(pairs):
-            for group in groups:
-                group["lr"] = rates[i]
-            losses.append(self._step(step_tokens, step_targets, first + i))
+    def _gathered(self, steps: Steps, start: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """The batches from step ``start`` on, until somebody stops, and their numbers."""
+        part = slice(start, start + _GATHERED_STEPS)
+        tokens, targets = self._examples.take(steps.indices[part])
+        rates = steps.rates[part].tolist()
+        batches = zip(tokens.unbind(), targets.unbind(), strict=True)
+        for k, (batch, rate) in enumerate(zip(batches, rates, strict=True), start):
+            if steps.stopping:
+                return
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            yield k, batch
 
     def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
         """Update number ``step``; the loss before it: a number if asking waits for no device."""
@@ -151,10 +159,10 @@ class _TorchEngine:
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         """Note the norm of the gradients, and scale them down to the largest one allowed."""
-        if self._norms is None:
+        if not self._wants_norm:
             return
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        self._norms.append(norm)
+        self._norm = norm
         if self._max_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self._max_norm, norm)
 
@@ -244,6 +252,23 @@ class ReferenceEngine(_TorchEngine):
 def _number(loss: Tensor) -> Tensor | float:
     """``loss.item()``, where that waits for no device."""
     return loss.item() if loss.is_cpu else loss.detach()
+
+
+# The loss of each complete step that has not been noted, and the norm of its gradients.
+Results = dict[int, tuple[Tensor | float, Tensor | None]]
+
+
+def _note(steps: Steps, results: Results) -> None:
+    """Note the results of the complete steps; this may be done again, after an interruption."""
+    complete = sorted(k for k in results if k < steps.done)
+    if not complete:
+        return
+    noted = slice(complete[0], complete[-1] + 1)
+    losses, norms = zip(*(results[k] for k in complete), strict=True)
+    steps.losses[noted] = _float64(losses)
+    if steps.grad_norms is not None:
+        steps.grad_norms[noted] = _float64(norms)
+    results.clear()
 
 
 def _float64(values: Sequence[Tensor | float]) -> Tensor:

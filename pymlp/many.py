@@ -275,7 +275,7 @@ class _Run:
         """See to what is due after a round, and to the end if this was the last."""
         if self._result is not None:
             return
-        self.trainer.attend(self.trainer.stepper.last_losses())
+        self.trainer.attend()
         if not self.trainer.wants_steps:
             self.trainer.finish()
             self._end(None)

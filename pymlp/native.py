@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,26 +81,22 @@ class NativeEngine:
     def run(self, steps: Steps) -> None:
         self._trained.before_steps()
         self._check_memory()
-        done = np.zeros(1, dtype=np.int64)
-        try:
-            self._loop.run(
-                parameters=_arrays(list(self._mlp.parameters())),
-                trained=self._is_trained,
-                first=_arrays(self._state.of(0)),
-                second=_arrays(self._state.of(1)),
-                indices=steps.indices.contiguous().numpy(),
-                rates=steps.rates.numpy(),
-                losses=steps.losses.numpy(),
-                grad_norms=None if steps.grad_norms is None else steps.grad_norms.numpy(),
-                done=done,
-                done_before=self._state.updates,
-                first_step=steps.first,
-                threads=self.threads or torch.get_num_threads(),
-                stopping=lambda: steps.stopping,
-            )
-        finally:
-            steps.done = int(done[0])
-            self._state.updates += steps.done
+        self._state.follow(steps)
+        self._loop.run(
+            parameters=_arrays(list(self._mlp.parameters())),
+            trained=self._is_trained,
+            first=_arrays(self._state.of(0)),
+            second=_arrays(self._state.of(1)),
+            indices=steps.indices.contiguous().numpy(),
+            rates=steps.rates.numpy(),
+            losses=steps.losses.numpy(),
+            grad_norms=None if steps.grad_norms is None else steps.grad_norms.numpy(),
+            done=steps.counter,
+            done_before=self._state.updates,
+            first_step=steps.first,
+            threads=self.threads or torch.get_num_threads(),
+            stopping=lambda: steps.stopping,
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         return self._state.state_dict()

@@ -9,7 +9,7 @@ from torch import Tensor
 from pymlp.config import TrainConfig
 from pymlp.flat import layout
 from pymlp.model import MLP
-from pymlp.steps import TrainedParameters
+from pymlp.steps import Steps, TrainedParameters
 
 _SGD_WEIGHT_DECAY = 0.0
 _ADAMW_WEIGHT_DECAY = 0.01  # torch.optim's defaults
@@ -26,7 +26,6 @@ class OptimizerState:
     Attributes:
         tensors: a list of them for each thing that is kept: none, momentum buffers, or exp_avg and
             exp_avg_sq.
-        updates: how many were done.
     """
 
     def __init__(self, model: MLP, trained: TrainedParameters, config: TrainConfig) -> None:
@@ -37,7 +36,17 @@ class OptimizerState:
             [torch.zeros_like(p, requires_grad=False) for p in model.parameters()]
             for _ in self._names
         ]
-        self.updates = 0
+        self._updates: tuple[int, Steps | None] = 0, None
+
+    @property
+    def updates(self) -> int:
+        """How many were done, the complete ones of the last `follow` among them."""
+        before, steps = self._updates
+        return before if steps is None else before + steps.done
+
+    def follow(self, steps: Steps) -> None:
+        """Count the steps, which are about to be carried out, as they are completed."""
+        self._updates = self.updates, steps
 
     def of(self, index: int) -> list[Tensor]:
         """The first or second thing that is kept; an empty list if it is not."""
@@ -60,13 +69,15 @@ class OptimizerState:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put back what ``state_dict`` of any engine returned."""
+        updates = 0
         for path, value in state.items():
             name, _, key = path.rpartition(".")
             if key == "step":
-                self.updates = int(value)
+                updates = int(value)
             else:
                 self.tensors[self._names.index(key)][self._parameters.index(name)].copy_(value)
-                self.updates = max(self.updates, 1)
+                updates = max(updates, 1)
+        self._updates = updates, None
 
 
 def weight_decay(config: TrainConfig) -> float:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +78,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known = 0, 0
 
     @classmethod
     def create(
@@ -86,7 +87,7 @@ class RunDirectory:
         config: Record,
         vocabulary: Vocabulary,
         checkpoint: Checkpoint,
-        metrics: Iterable[Record] = (),
+        metrics: Sequence[Record] = (),
         *,
         overwrite: bool = False,
     ) -> RunDirectory:
@@ -108,11 +109,12 @@ class RunDirectory:
         staged = cls(stage_directory(path))
         staged.write_config(config)
         write_atomically(staged.path / _VOCABULARY, vocabulary.to_json().encode())
-        for record in metrics:
-            staged.log(record)
+        staged.write_metrics(metrics)
         staged.commit(checkpoint)
         put_in_place(staged.path, path)
-        return cls(path)
+        run = cls(path)
+        run._known = staged._known
+        return run
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> RunDirectory:
@@ -140,10 +142,17 @@ class RunDirectory:
         }
         write_atomically(self.path / _CONFIG, tomli_w.dumps(tables).encode())
 
-    def log(self, record: Record) -> None:
-        """Append a line to ``metrics.jsonl``; it is lost if no `commit` follows."""
-        with open(self.path / _METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    def write_metrics(self, records: Sequence[Record]) -> None:
+        """Make ``metrics.jsonl`` hold these records; they are lost if no `commit` follows."""
+        count, size = self._known
+        text = "".join(json.dumps(record) + "\n" for record in records[count:]).encode()
+        path = self.path / _METRICS
+        path.touch()
+        with open(path, "r+b") as file:
+            file.seek(size)
+            file.write(text)
+            file.truncate()
+        self._known = len(records), size + len(text)
 
     def commit(self, checkpoint: Checkpoint) -> None:
         """Make ``checkpoint`` the one that `rewind` returns to."""
@@ -168,6 +177,7 @@ class RunDirectory:
         self.metrics()  # raises, while nothing is changed, where the file is too short
         os.truncate(self.path / _METRICS, self._state()[0]["metrics_bytes"])
         os.truncate(self.path / _LOSSES, checkpoint.losses.nbytes)
+        self._known = len(self.metrics()), self._state()[0]["metrics_bytes"]
         self._write_derived(checkpoint)
         return checkpoint
 

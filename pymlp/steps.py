@@ -7,19 +7,28 @@ the `Trainer`'s.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pymlp import reference
 from pymlp.model import MLP
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 @dataclass
 class Steps:
     """A run of K training steps: what an engine is asked for, and its answer.
+
+    An interruption such as KeyboardInterrupt may come between any two lines of Python. So a step
+    counts from one moment on, when its number is written to ``counter``: whoever needs to know how
+    far the training is derives it from there, and holds no count of its own.
 
     Attributes:
         indices: (K, B) int64, the examples of each step.
@@ -29,9 +38,9 @@ class Steps:
             nobody wants to know.
         first: number of the first step, counted from 0 at the beginning of the training.
         stopping: set, from any thread, to make the engine return soon.
-        done: steps that are complete; fewer than K if the engine was stopped or raised an
-            exception, and then the model and the optimizer are as these steps left them, unless an
-            interruption came within a step of torch.optim.
+        counter: (1,) int64, the steps that are complete; fewer than K if the engine was stopped or
+            raised an exception.
+        unsettled: the engine's work that is left after an interruption; see `settle`.
     """
 
     indices: Tensor
@@ -40,10 +49,26 @@ class Steps:
     grad_norms: Tensor | None = None
     first: int = 0
     stopping: bool = False
-    done: int = 0
+    counter: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    unsettled: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         return len(self.rates)
+
+    @property
+    def done(self) -> int:
+        """The steps that are complete."""
+        return int(self.counter[0])
+
+    def settle(self) -> None:
+        """Leave model, optimizer and results as the complete steps left them.
+
+        An engine does so before it returns or raises. After an interruption of that the next one
+        who needs the state does it: it can be done again from the beginning.
+        """
+        if self.unsettled is not None:
+            self.unsettled()
+            self.unsettled = None
 
 
 class Engine(Protocol):

@@ -58,14 +58,14 @@ class Trainer:
         self.stepper = Stepper(model, data.train, self.config)
         reach = self.config.average
         self._average = None if reach is None else Average(model, reach)
+        # The state is made of parts that are each replaced, or appended to, in one go, and what is
+        # due is derived from it: an interruption between two lines loses and doubles nothing.
         self._records: list[dict[str, Any]] = []
-        self._best: Evaluation | None = None
-        self._best_tensors: dict[str, Tensor] = {}
+        self._best: tuple[Evaluation | None, dict[str, Tensor]] = None, {}
         self._run: RunDirectory | None = None
         self._saved_step = -1
         self._stopping = False
-        # The step at which each was last done.
-        self._recorded = {"average": 0, "log": 0, "eval": 0}
+        self._told = 0, 0  # the steps and the records that the callbacks know of
 
     @property
     def step(self) -> int:
@@ -90,9 +90,10 @@ class Trainer:
     @property
     def exhausted(self) -> bool:
         """Whether ``config.patience`` evaluations have passed since the best one."""
-        if self.config.patience is None or self._best is None:
+        best = self._best[0]
+        if self.config.patience is None or best is None:
             return False
-        since = [e for e in evaluations(self._records) if e.step > self._best.step]
+        since = [e for e in evaluations(self._records) if e.step > best.step]
         return len(since) >= self.config.patience
 
     @property
@@ -103,7 +104,7 @@ class Trainer:
             losses=self.stepper.losses[: self.step].clone(),
             grad_norms=None if norms is None else norms[: self.step].clone(),
             evals=evaluations(self._records),
-            best=self._best,
+            best=self._best[0],
             seconds=self.stepper.seconds,
             us_per_step=self.stepper.us_per_step,
         )
@@ -116,7 +117,8 @@ class Trainer:
         A run directory, once there is one (`save`, `resume`), gets a checkpoint every
         ``checkpoint_every`` steps and at the end. An exception, KeyboardInterrupt too, leaves
         everything as it is between two steps: call `fit` again to go on, with the evaluation or
-        checkpoint first that was interrupted.
+        checkpoint first that was interrupted. The run ends with the same bits, log and evaluations
+        as without it, at whatever line of Python it came.
 
         Raises:
             DivergedError: a loss, or at an evaluation, a checkpoint or the end a parameter, is not
@@ -124,7 +126,8 @@ class Trainer:
         """
         self.attend()
         while self.wants_steps:
-            self.attend(self.stepper.run(self.next_event()))
+            self.stepper.run(self.next_event())
+            self.attend()
         return self.finish()
 
     # What `fit` is made of, for `train_many`, where many models share their steps.
@@ -140,22 +143,20 @@ class Trainer:
         events = [(self.step // period + 1) * period for period in periods if period]
         return min(self.config.steps, *events)
 
-    def attend(self, losses: Tensor | None = None) -> None:
+    def attend(self) -> None:
         """See to what is due at this step and not done: an exception may have come between.
 
-        Args:
-            losses: of the steps that were just done.
+        Raises:
+            DivergedError: a loss or a parameter is not finite any more.
         """
-        if losses is not None:
-            if len(losses) == 0:  # stopped within the first step
-                return
-            self._tell("on_steps", losses)
+        self.stepper.settle()
+        self._announce()
         self._update_average()
-        if self._is_due("log"):
+        if self._is_due("log", "loss"):
             self._log()
-        if self._is_due("eval"):
+        if self._is_due("eval", "dev_loss"):
             self._evaluate()
-        if self._is_due("checkpoint"):
+        if self._is_at("checkpoint"):
             self._commit()
 
     def finish(self) -> History:
@@ -186,11 +187,9 @@ class Trainer:
         return evaluate(self.average or self.stepper.engine.model, getattr(self.data, split))
 
     def _update_average(self) -> None:
-        period = self._period("average")
-        if period and self.step % period == 0 and self._recorded["average"] < self.step:
-            assert self._average is not None
-            self._average.update(self.step)
-            self._recorded["average"] = self.step
+        average = self._average
+        if average is not None and self.step % average.period == 0 and average.step < self.step:
+            average.update(self.step)
 
     def _period(self, event: str) -> int:
         if event == "average":
@@ -198,11 +197,14 @@ class Trainer:
         period: int = getattr(self.config, f"{event}_every")
         return period
 
-    def _is_due(self, event: str) -> bool:
-        if self._recorded.get(event) == self.step:
-            return False
+    def _is_at(self, event: str) -> bool:
         period = self._period(event)
         return self.step == self.config.steps or (period > 0 and self.step % period == 0)
+
+    def _is_due(self, event: str, figure: str) -> bool:
+        """Whether a record with that figure belongs to this step, and is not there."""
+        last = [record for record in self._records[-2:] if record["step"] == self.step]
+        return self.step > 0 and self._is_at(event) and not any(figure in r for r in last)
 
     def _log(self) -> None:
         every = self.config.log_every
@@ -213,8 +215,7 @@ class Trainer:
         record = {"step": self.step, "lr": rate, "loss": loss}
         if self.stepper.grad_norms is not None:
             record["grad_norm"] = self.stepper.grad_norms[window].nanmean().item()
-        self._record("log", record)
-        self._tell("on_log", loss)
+        self._record(record)
 
     def _evaluate(self) -> None:
         self._check_parameters()
@@ -223,19 +224,37 @@ class Trainer:
         losses = {f"{split}_loss": self.evaluate(split) for split in splits}
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged(", ".join(f"{name} is {x}" for name, x in losses.items()))
-        self._record("eval", {"step": self.step} | losses)
-        result = evaluations(self._records)[-1]
-        if self._best is None or result.dev < self._best.dev:
-            self._best = result
-            best = self.average or self.model
-            self._best_tensors = {n: t.clone() for n, t in best.state_dict().items()}
-        self._tell("on_eval", result)
+        record = {"step": self.step} | losses
+        (result,) = evaluations([record])
+        best = self._best[0]
+        if best is None or result.dev < best.dev:
+            model = self.average or self.model
+            self._best = result, {n: t.clone() for n, t in model.state_dict().items()}
+        self._record(record)
 
-    def _record(self, event: str, record: dict[str, Any]) -> None:
-        self._recorded[event] = self.step
+    def _announce(self) -> None:
+        """Tell the callbacks what they do not know yet, again where they were interrupted.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        steps, records = self._told
+        if steps < self.step:
+            self.stepper.check_losses(steps)
+            self._tell("on_steps", self.stepper.losses[steps : self.step])
+            self._told = self.step, records
+        for number, record in enumerate(self._records[records:], records + 1):
+            if "loss" in record:
+                self._tell("on_log", record["loss"])
+            for evaluation in evaluations([record]):
+                self._tell("on_eval", evaluation)
+            self._told = self.step, number
+
+    def _record(self, record: dict[str, Any]) -> None:
         self._records.append(record)
         if self._run is not None:
-            self._run.log(record)
+            self._run.write_metrics(self._records)
+        self._announce()
 
     def _tell(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:
@@ -244,11 +263,13 @@ class Trainer:
     def _check_parameters(self) -> None:
         """The model may be spoilt before a loss shows it: tanh makes finite what is infinite."""
         for name, parameter in self.model.named_parameters():
-            if not parameter.isfinite().all():
+            # Recorded for a gradient that nobody asks for, it could wait for another thread, which
+            # uses the model and waits for this one.
+            if not parameter.detach().isfinite().all():
                 raise self._diverged(f"{name} is not finite")
 
     def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(f"training diverged: {what} after step {self.step}")
+        return DivergedError(f"training diverged: {what} after step {self.step}", self.step)
 
     # --- the run directory ------------------------------------------------------------------------
 
@@ -339,27 +360,28 @@ class Trainer:
         self._run = run
         self._records = run.metrics()
         best = checkpoint.info["best"]
-        self._best = Evaluation(*best) if best else None
-        self._best_tensors = checkpoint.group("best")
+        self._best = Evaluation(*best) if best else None, checkpoint.group("best")
         if self._average is not None:
-            self._average.load_state_dict(checkpoint.group("average"))
+            self._average.load_state_dict(checkpoint.group("average"), len(checkpoint.losses))
         self.stepper.load_state_dict(
             checkpoint.losses, checkpoint.group("optimizer"), checkpoint.group("batches")
         )
         self._saved_step = self.step
-        self._recorded = dict.fromkeys(self._recorded, self.step)
+        self._told = self.step, len(self._records)
 
     def _commit(self) -> None:
         self._check_parameters()
         if self._run is None or self.step == self._saved_step:
             return
+        self._run.write_metrics(self._records)
         self._run.commit(self._checkpoint())
-        self._saved_step = self.step
         self._tell("on_checkpoint", self._run.path)
+        self._saved_step = self.step
 
     def _checkpoint(self) -> Checkpoint:
+        self.stepper.settle()
         self._update_average()
-        groups = {"model": self.model.state_dict(), "best": self._best_tensors}
+        groups = {"model": self.model.state_dict(), "best": self._best[1]}
         if self._average is not None:
             groups["average"] = self._average.state_dict()
         tensors = {f"{group}.{n}": t for group, part in groups.items() for n, t in part.items()}
@@ -367,5 +389,5 @@ class Trainer:
         return Checkpoint(
             losses=self.stepper.losses[: self.step],
             tensors=tensors | self.stepper.state_dict(),
-            info={"best": self._best, "frozen": frozen},
+            info={"best": self._best[0], "frozen": frozen},
         )

@@ -1,8 +1,11 @@
 """`import pymlp` loads little, needs no GPU and leaves torch as it was."""
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,32 @@ def test_without_the_native_libraries_it_says_how_to_build_them(start, traceback
     message = "the native libraries are missing. Build them with `pip install -e .`"
     assert message in run.stderr.splitlines()[-1]
     assert ("Traceback" in run.stderr) == traceback
+
+
+def test_a_source_tree_that_hides_the_installed_copy_says_so(tmp_path):
+    """`pip install .` and then Python in the clone: the folder there comes first."""
+    source = Path(__file__).resolve().parents[1] / "pymlp"
+    shutil.copytree(
+        source, tmp_path / "clone/pymlp", ignore=shutil.ignore_patterns("*.so", "*.dylib")
+    )
+    installed = tmp_path / "site/pymlp"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    # Without site no .pth file leads back to the checkout; the path does for torch.
+    path = os.pathsep.join([str(installed.parent), sysconfig.get_path("purelib")])
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", "import pymlp"],
+        cwd=tmp_path / "clone",
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert f"hides the pymlp that is installed in {installed.parent}" in run.stderr.splitlines()[-1]
+
+
+def test_a_bare_environment_is_told_all_that_building_needs():
+    backend = Path(__file__).resolve().parents[1] / "scripts/build_backend.py"
+    run = subprocess.run([sys.executable, "-I", "-S", backend], capture_output=True, text=True)
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert "setuptools>=77, cmake>=3.25, ninja, pybind11>=3.0, torch>=2.11" in line

@@ -1,13 +1,19 @@
 """Training that is interrupted or stopped: nothing is lost, nothing is done twice."""
 
+import os
+import random
+import sys
 import threading
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
 from pymlp import MLP, MLPConfig, RunConfig, TrainConfig, Trainer, stepper
 from pymlp.batches import Batches
+from pymlp.callbacks import Callback
 from pymlp.data import Dataset
 
 DATA = Dataset.from_lines(["emma", "olivia", "ava", "isabella", "sophia"] * 4)
@@ -49,13 +55,13 @@ def test_a_trainer_can_be_stopped_within_a_step():
 
 def test_a_stop_while_batches_are_drawn_is_not_lost(monkeypatch):
     trainer = RunConfig(steps=5, batch_size=4, n_hidden=8, eval_every=0).trainer(DATA)
-    peek = Batches.peek
+    at = Batches.at
 
-    def stopped(self, limit):
+    def stopped(self, step, limit):
         trainer.stop()
-        return peek(self, limit)
+        return at(self, step, limit)
 
-    monkeypatch.setattr(Batches, "peek", stopped)
+    monkeypatch.setattr(Batches, "at", stopped)
     assert trainer.stepper.begin(5).stopping
     monkeypatch.undo()
     assert not trainer.stepper.begin(5).stopping
@@ -86,10 +92,109 @@ def test_a_run_that_ends_early_leaves_the_next_as_long(monkeypatch):
     steps._at_once = 400
     for until, seconds, length in [(3, 10.0, 400), (500, 10.0, 400), (903, 10.0, 400)]:
         part = steps.begin(until)
-        part.done = len(part)
+        part.counter[0] = len(part)
         steps.end(part, seconds)
         assert steps._at_once == length
     part = steps.begin(1000)
-    part.done = 1  # interrupted: a step of ten seconds
+    part.counter[0] = 1  # interrupted: a step of ten seconds
     steps.end(part, 10.0)
     assert steps._at_once == 1
+
+
+# --- an interruption at any line of Python --------------------------------------------------------
+
+# The code that a KeyboardInterrupt comes between two lines of. All of its lines, each time that
+# they are reached, take minutes: PYMLP_EVERY_LINE=1. Otherwise a sample of them is interrupted.
+TRACED = (str(Path(stepper.__file__).parent), str(Path(torch.optim.__file__).parent))
+EVERY_LINE = os.environ.get("PYMLP_EVERY_LINE") == "1"
+
+
+class Told(Callback):
+    """The losses that a callback is told, by step: one that was interrupted is told again."""
+
+    def __init__(self):
+        self.losses = {}
+
+    def on_steps(self, trainer, losses):
+        first = trainer.step - len(losses)
+        self.losses |= {first + i: loss for i, loss in enumerate(losses.tolist())}
+
+
+def fit_with_trace(trainer, trace):
+    """`fit` with ``trace`` called at each traced line; whether it came to its end."""
+
+    def enter(frame, event, argument):
+        return line if frame.f_code.co_filename.startswith(TRACED) else None
+
+    def line(frame, event, argument):
+        if event == "line":
+            trace(frame.f_code.co_filename, frame.f_lineno)
+        return line
+
+    sys.settrace(enter)
+    try:
+        trainer.fit()
+        return True
+    except KeyboardInterrupt:
+        return False
+    finally:
+        sys.settrace(None)
+
+
+def everything(trainer, told, directory):
+    """All that a run leaves: the last checkpoint has model, average, optimizer and batches."""
+    history = trainer.history
+    files = ("state.safetensors", "model.safetensors", "best.safetensors", "metrics.jsonl")
+    return {
+        "losses": history.losses.tolist(),
+        "norms": history.grad_norms.tolist(),
+        "evals": history.evals,
+        "best": history.best,
+        "told": told.losses,
+        "files": {name: (directory / name).read_bytes() for name in files},
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "options"),
+    [
+        ("native", {"optimizer": "adamw"}),
+        ("autograd", {"optimizer": "adamw", "sparse_embedding": True}),
+        ("reference", {"optimizer": "momentum", "max_grad_norm": 0.5}),
+    ],
+)
+def test_an_interruption_at_any_line_changes_nothing(engine, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # milliseconds each
+    config = RunConfig(
+        steps=6, batch_size=4, n_embd=2, n_hidden=4, engine=engine, average=2, log_every=2,
+        eval_every=3, checkpoint_every=4, log_grad_norm=True, lr=0.01, **options,
+    )  # fmt: skip
+
+    def run(name):
+        told = Told()
+        trainer = config.trainer(DATA, [told])
+        trainer.save(tmp_path / name)
+        return trainer, told
+
+    lines = []
+    trainer, told = run("whole")
+    assert fit_with_trace(trainer, lambda *line: lines.append(line))
+    expected = everything(trainer, told, tmp_path / "whole")
+
+    moments = [(line, nth) for line, count in Counter(lines).items() for nth in range(count)]
+    if not EVERY_LINE:
+        moments = random.Random(0).sample(moments, 150)
+    for number, (line, nth) in enumerate(moments):
+        left = nth
+
+        def interrupt(*reached, line=line):
+            nonlocal left
+            if reached == line:
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+
+        trainer, told = run(str(number))
+        if not fit_with_trace(trainer, interrupt):
+            trainer.fit()
+        assert everything(trainer, told, tmp_path / str(number)) == expected, (line, nth)

@@ -108,7 +108,7 @@ def kill_before(monkeypatch, call):
 
     for name in ("replace", "fsync", "truncate"):
         monkeypatch.setattr(os, name, dying(getattr(os, name)))
-    monkeypatch.setattr(RunDirectory, "log", dying(RunDirectory.log))
+    monkeypatch.setattr(RunDirectory, "write_metrics", dying(RunDirectory.write_metrics))
 
 
 def live_again(path):

@@ -125,7 +125,7 @@ def test_each_loss_from_the_lectures_own_start_is_the_references():
     lecture_init(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses, fused = [], []
-    for rows in Batches(len(data), 32, seed=7).peek(256):
+    for rows in Batches(len(data), 32, seed=7).at(0, 256):
         batch = data.tokens[rows], data.targets[rows]
         loss = model.loss(*batch)
         optimizer.zero_grad()
@@ -428,9 +428,8 @@ def test_changed_models_are_trained_but_make_no_run_directory(tmp_path, make, me
     expected = copy.deepcopy(model)
     optimizer = torch.optim.SGD(expected.parameters(), lr=0.1)
     batches = Batches(len(DATA.train), 4, seed=7)
-    for _ in range(5):
-        (rows,) = batches.peek(1)
-        batches.advance(1)
+    for step in range(5):
+        (rows,) = batches.at(step, 1)
         loss = expected.loss(DATA.train.tokens[rows], DATA.train.targets[rows])
         optimizer.zero_grad()
         loss.backward()

@@ -147,8 +147,7 @@ def loop_by_hand(sizes, optimizer_of, steps=40, dropout=0.0, label_smoothing=0.0
     config = TrainConfig(batch_size=4, seed=7, dropout=dropout)
     losses = []
     for step in range(steps):
-        (rows,) = batches.peek(1)
-        batches.advance(1)
+        (rows,) = batches.at(step, 1)
         x = model.embedding(DATA.train.tokens[rows]).flatten(1)
         masks = dropout_masks(SIZES[sizes], config, step, x)
         if masks is not None:
