@@ -32,10 +32,9 @@ def program(name: str) -> str:
 
 
 def torch_directory() -> Path:
-    """Where torch is installed, found without importing it; the build backend has asked for it."""
+    """Where torch is installed, found without importing it; scripts/build_backend.py asked for it."""
     spec = importlib.util.find_spec("torch")
-    assert spec is not None
-    assert spec.origin is not None
+    assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent
 
 

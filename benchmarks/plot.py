@@ -1,4 +1,4 @@
-"""The picture of the documents: how much faster than eager PyTorch each provider steps."""
+"""The picture of README.md: how much faster than eager PyTorch each provider steps."""
 
 import io
 

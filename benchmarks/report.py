@@ -1,6 +1,6 @@
-"""Published figures: a results file to the tables of docs/benchmarks.md and their picture.
+"""Published figures: a results file to the table of README.md and its picture.
 
-``python -m benchmarks.report FILE.json [--document docs/benchmarks.md] [--plot docs/benchmarks.png]``
+``python -m benchmarks.report FILE.json [--readme README.md] [--plot docs/benchmarks.png]``
 """
 
 import argparse
@@ -21,20 +21,20 @@ def main(argv: list[str] | None = None) -> int:
     """Write what was asked for, or print the Markdown; 0, or 1 where that cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("results", type=Path, metavar="FILE.json")
-    parser.add_argument("--document", type=Path, help=f"replace what is between {BEGIN} and {END}")
+    parser.add_argument("--readme", type=Path, help=f"replace what is between {BEGIN} and {END}")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="speed of a training step")
     chosen = parser.parse_args(argv)
     try:
         report = _load(chosen.results)
-        if chosen.document is not None:
-            text = insert(chosen.document.read_text(encoding="utf-8"), markdown(report))
-            results.write(chosen.document, text.encode())
+        if chosen.readme is not None:
+            text = insert(chosen.readme.read_text(encoding="utf-8"), markdown(report))
+            results.write(chosen.readme, text.encode())
         if chosen.plot is not None:
             results.write(chosen.plot, plot.png(report))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if chosen.document is None and chosen.plot is None:
+    if chosen.readme is None and chosen.plot is None:
         print(markdown(report))
     return 0
 

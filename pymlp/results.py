@@ -23,7 +23,7 @@ class Result:
         model: with its parameters after the last step that was done; with their average, where the
             config asks for one.
         engine: the engine that trained it, ``config.engine`` where it came to none.
-        step: updates done.
+        step: updates done; of a model that diverged, before its loss was not finite.
         train_loss, dev_loss: at the end, in nats per token over all examples; None where there is
             an ``error``.
         best_dev_loss, best_step: the lowest dev loss of all evaluations and its step; None before
@@ -111,7 +111,7 @@ class Results(Sequence[Result]):
         varied = [f.name for f in fields(RunConfig) if len({row[f.name] for row in rows}) > 1]
         names = [*varied, *_SHOWN]
         lines = [[name.replace("_", " ") for name in names]]
-        lines += [[_cell(row[name]) for name in names] for row in rows]
+        lines += [[_cell(name, row[name]) for name in names] for row in rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         ends = ["", *(f"  {row['error']}" if row["error"] else "" for row in rows)]
         return "\n".join(
@@ -120,9 +120,11 @@ class Results(Sequence[Result]):
         )
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if not isinstance(value, float):
         return str(value)
+    if name.endswith("_loss") and abs(value) < 1e9:
+        return f"{value:.4f}"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"

@@ -271,7 +271,7 @@ def test_report_fills_the_readme(tmp_path: Path) -> None:
     path, readme = tmp_path / "run.json", tmp_path / "README.md"
     results.save(REPORT, path)
     readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert report.main([str(path), "--document", str(readme)]) == 0
+    assert report.main([str(path), "--readme", str(readme)]) == 0
     assert readme.read_text() == (
         "before\n"
         "<!-- benchmarks:begin -->\n"
@@ -297,7 +297,7 @@ def test_report_leaves_a_readme_without_markers_alone(
     path, readme = tmp_path / "run.json", tmp_path / "README.md"
     results.save(REPORT, path)
     readme.write_text("no markers\n")
-    assert report.main([str(path), "--document", str(readme)]) == 1
+    assert report.main([str(path), "--readme", str(readme)]) == 1
     assert readme.read_text() == "no markers\n"
     assert "expected one <!-- benchmarks:begin -->" in capsys.readouterr().err
 

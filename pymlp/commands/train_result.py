@@ -9,7 +9,7 @@ from typing import Any
 from pymlp.commands import plot, sample
 from pymlp.commands import profile as phase_times
 from pymlp.commands.common import note, print_json, say, shown
-from pymlp.commands.progress import evaluation_line
+from pymlp.history import Evaluation
 from pymlp.rundir import RunDirectory
 from pymlp.sampling import membership
 from pymlp.sampling import sample as draw
@@ -48,13 +48,19 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
         print_json(_result(trainer, run) | profile)
         return
     history = trainer.history
-    say(evaluation_line(history.evals[-1]))
+    say(_final_line(history.evals[-1]))
     if math.isfinite(history.us_per_step):
         say(f"{history.us_per_step:,.0f} microseconds per step")
     data = trainer.data
     lines = draw(run.model(), data.vocabulary, _SAMPLES, across=not data.stream.reset)
     sample.show(lines, list(membership(lines, data)))
     say(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
+
+
+def _final_line(last: Evaluation) -> str:
+    """The result as a sentence: the reporter's line of the same evaluation may stand above it."""
+    train = "" if math.isnan(last.train) else f"train loss {last.train:.4f}, "
+    return f"{train}dev loss {last.dev:.4f} nats per token after {last.step:,} steps"
 
 
 def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
