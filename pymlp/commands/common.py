@@ -107,7 +107,7 @@ def say(message: str) -> None:
 
 def note(message: str) -> None:
     """A line on stderr."""
-    click.echo(message, file=sys.stderr)
+    click.echo(message, file=sys.stderr, err=True)
 
 
 def shown(path: os.PathLike[str]) -> str:

@@ -105,7 +105,7 @@ def _kept(told: str) -> str:
 
 def _worded(message: str, parent: click.Context | None) -> str:
     """A message of the library without names of Python, options as they are typed."""
-    text = _CALLED.sub("", message)
+    text = re.sub(r"\bMLPConfig\(([^()]*)\)", r"\1", _CALLED.sub("", message))
     if (
         parent is None
         or not isinstance(parent.command, click.Group)
@@ -119,7 +119,8 @@ def _worded(message: str, parent: click.Context | None) -> str:
         flag, name = max(parameter.opts, key=len), re.escape(parameter.name or "")
         if not flag.startswith("--"):
             continue
-        text = re.sub(rf"\b{name}='?([^\s',;)]+)'?", rf"{flag} \1", text)
+        if not getattr(parameter, "is_flag", False):
+            text = re.sub(rf"\b{name}='?([^\s',;)]+)'?", rf"{flag} \1", text)
         text = re.sub(rf"^((?:\w+: )?){name}\b", rf"\1{flag}", text)
         if "_" in name:
             text = re.sub(rf"(?<![\w-]){name}\b", flag, text)
