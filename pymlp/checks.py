@@ -60,7 +60,8 @@ def check_fit(model: MLP, data: Dataset) -> None:
             )
     if not data.sizes["train"] or not data.sizes["dev"]:
         raise ValueError(
-            f"Trainer: train and dev must not be empty, got {data.sizes} examples: "
+            "Trainer: train and dev must not be empty, got "
+            f"{', '.join(f'{n:,} of {name}' for name, n in data.sizes.items())} examples: "
             "give more lines, at least 10, or tokens to each of them by a split such as "
             "'800000,200000,rest'"
         )

@@ -7,15 +7,15 @@ numbers of threads; the library raises and leaves both alone.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
+import sys
 from typing import Any
 
 import click
 
 from pymlp.commands.bench import bench
 from pymlp.commands.eval import evaluate
+from pymlp.commands.failures import errors_are_messages
 from pymlp.commands.info import info
 from pymlp.commands.nearest import nearest
 from pymlp.commands.plot import plot
@@ -30,37 +30,22 @@ from pymlp.commands.train import train
 class Program(click.Group):
     """A group whose commands end with a message, not a traceback, when the library raises."""
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the program; characters that its output cannot have are escaped."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*arguments, **options)
+
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         """Parse the arguments of the group; --help is printed here."""
-        with _errors_are_messages():
+        with errors_are_messages():
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        with _errors_are_messages():
+        with errors_are_messages(ctx):
             return super().invoke(ctx)
-
-
-@contextmanager
-def _errors_are_messages() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # the reader of our output has left; click ends quietly
-    except (ValueError, OSError, ArithmeticError, ImportError, MemoryError) as error:
-        raise click.ClickException(str(error) or type(error).__name__) from error
-    except IndexError as error:
-        if not str(error).startswith("pymlp: "):  # the engine's, of data that it was given
-            raise
-        hint = "if they are of a token file, it is damaged: prepare the text again"
-        raise click.ClickException(f"{error}; {hint}") from error
-    except RuntimeError as error:
-        if "allocate" not in str(error):  # torch has no exception of its own for lack of memory
-            raise
-        raise click.ClickException(f"not enough memory: {error}".splitlines()[0]) from error
-    except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
-        raise click.exceptions.Exit(128 + signal.SIGINT) from None
 
 
 @click.group(

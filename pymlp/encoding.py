@@ -100,9 +100,19 @@ def _encode_words(lines: Sequence[Line], vocabulary: Vocabulary) -> Ids:
 
 
 def decode(ids: Ids, vocabulary: Vocabulary) -> list[Line]:
-    """The lines of a stream of known ids; the last one need not be ended."""
+    """The lines of a stream of known ids; the last one need not be ended.
+
+    Raises:
+        ValueError: an id is not in the vocabulary, as in a damaged token file.
+    """
     if not len(ids):
         return []
+    least, most = int(ids.min()), int(ids.max())
+    if not 0 <= least <= most < len(vocabulary):
+        raise ValueError(
+            f"decode: ids must be from 0 to {len(vocabulary) - 1}, got {least} to {most}"
+            "; if they are of a token file, it is damaged: prepare the text again"
+        )
     if vocabulary.separator:
         spell = vocabulary.tokens.__getitem__
         ends = np.flatnonzero(ids == 0)

@@ -225,8 +225,10 @@ class _Run:
 
     def fail(self, error: Exception) -> None:
         """End the model with this error."""
-        says_all = isinstance(error, DivergedError)
-        self._end(str(error) if says_all else f"{type(error).__name__}: {error}")
+        if isinstance(error, DivergedError):
+            self._end(str(error), error.step)
+        else:
+            self._end(f"{type(error).__name__}: {error}")
 
     def _fit(self) -> None:
         trainer = self._make_trainer()
@@ -286,10 +288,12 @@ class _Run:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    def _end(self, error: str | None) -> None:
+    def _end(self, error: str | None, step: int | None = None) -> None:
+        """Keep the result; ``step`` is where it was lost, if not where the trainer is."""
         if error is None and self.step < self.config.steps:
             error = self._interrupted()
-        self._result = Result.of(self.config, self.model, self._trainer, error)
+        result = Result.of(self.config, self.model, self._trainer, error)
+        self._result = result if step is None else replace(result, step=step)
         self._trainer = None  # nobody needs its losses and scratch any more
 
     def stop(self) -> None:

@@ -5,6 +5,8 @@ The lines of one list follow each other and share an id. What stands between tex
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -16,6 +18,7 @@ from pymlp.model import MLP
 from pymlp.scoring import score
 
 _SEPARATOR = "|||"
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _LINES_AT_ONCE = 10_000
 
 
@@ -27,7 +30,7 @@ class Hypothesis:
         line: as it was read.
         id: of the list.
         text: to be scored.
-        score: that of whoever made the list.
+        score: that of whoever made the list, finite.
     """
 
     line: str
@@ -48,22 +51,26 @@ def parse(lines: Iterable[str]) -> Iterator[Hypothesis]:
     """The hypotheses of lines; empty lines are passed over.
 
     Raises:
-        ValueError: a line is not ``id ||| text ||| ... ||| score``; lines are counted from 1.
+        ValueError: a line is not ``id ||| text ||| ... ||| score`` with a finite decimal number for
+            a score; lines are counted from 1.
     """
     for number, line in enumerate(lines, 1):
         line = line.rstrip("\r\n")
         if not line.strip():
             continue
-        fields = [field.strip() for field in line.split(_SEPARATOR)]
-        try:
-            name, text, *_, last = fields
-            total = float(last)
-        except ValueError:
+        name, *rest = (field.strip() for field in line.split(_SEPARATOR))
+        total = float(rest[-1]) if rest and _DECIMAL.fullmatch(rest[-1]) else math.nan
+        if len(rest) < 2 or not math.isfinite(total):
             raise ValueError(
-                f"n-best line {number}: expected 'id ||| text ||| ... ||| score' with a number at "
-                f"the end, got {line[:80]!r}"
-            ) from None
-        yield Hypothesis(line, name, text, total)
+                f"n-best line {number}: expected 'id ||| text ||| ... ||| score' with a finite "
+                f"decimal number at the end, got {_shortened(line)!r}"
+            )
+        yield Hypothesis(line, name, rest[0], total)
+
+
+def _shortened(line: str) -> str:
+    """The two ends of a line, where its id and its score stand."""
+    return line if len(line) <= 80 else f"{line[:40]} ... {line[-35:]}"
 
 
 def rescore(
@@ -80,18 +87,27 @@ def rescore(
         model: on any device.
         vocabulary: of the model.
         hypotheses: as `parse` gives them; thousands are read ahead.
-        weight: of the log-probability.
+        weight: of the log-probability, finite.
         normalized: as in `pymlp.score`.
 
     Raises:
-        ValueError: as `pymlp.score`.
+        ValueError: as `pymlp.score`; ``weight`` is not finite, or a combined score is not a number,
+            as that of a model whose parameters are not finite.
     """
+    if not math.isfinite(weight):
+        raise ValueError(f"rescore: weight must be finite, got {weight}")
     rest = iter(hypotheses)
     while block := list(islice(rest, _LINES_AT_ONCE)):
         texts = [hypothesis.text for hypothesis in block]
         found = score(model, vocabulary, texts, normalized=normalized)
         for hypothesis, (log_prob, *_) in zip(block, found, strict=True):
-            yield Rescored(hypothesis, log_prob, hypothesis.score + weight * log_prob)
+            combined = hypothesis.score + weight * log_prob
+            if math.isnan(combined):  # neither more nor less than the others
+                raise ValueError(
+                    f"rescore: the log-probability of {hypothesis.text[:80]!r} is {log_prob}: "
+                    f"with weight={weight:g} that is no score; are the model's parameters finite?"
+                )
+            yield Rescored(hypothesis, log_prob, combined)
 
 
 def best(rescored: Iterable[Rescored]) -> Iterator[Rescored]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 # More tokens than this would lie on top of each other: those without a name become small.
 MAX_LABELS = 200
+
+# Characters of a label; longer tokens would cover the map, and take matplotlib half a minute.
+_MAX_LABEL = 40
+
+_NO_MATPLOTLIB = "plots need matplotlib: pip install pymlp[plot]"
 
 
 def loss_figure(
@@ -71,6 +76,8 @@ def embedding_figure(
 ) -> Figure:
     """Each token at the place of its embedding row, as in the lecture.
 
+    A label is in the first installed fonts that have its characters, beside matplotlib's own; a
+    character that none has is drawn as its code point, such as U+4E2D. Long tokens are cut.
     More than two dimensions are projected onto the first two principal components, whose sign is
     that of their largest coordinate; a single one is drawn on a line.
 
@@ -83,15 +90,17 @@ def embedding_figure(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: ``embedding`` is not a matrix of as many rows as the vocabulary has tokens,
-            ``counts`` has another length, or ``n_labels`` is less than 0.
+        ValueError: ``embedding`` is not a matrix of as many rows as the vocabulary has tokens, or
+            not finite, ``counts`` has another length, or ``n_labels`` is less than 0.
     """
     if embedding.dim() != 2 or len(embedding) != len(vocabulary):
         raise ValueError(
             f"embedding_figure: expected embedding of shape ({len(vocabulary)}, E), "
             f"got {tuple(embedding.shape)}"
         )
-    named = _most_frequent(vocabulary, counts, n_labels)
+    if not embedding.isfinite().all():
+        raise ValueError("embedding_figure: the embedding is not finite: it has no map")
+    named = label_rows(vocabulary, counts, n_labels)
     points, labels = _to_plane(embedding.detach().cpu().double())
     figure = _figure(width=7.0, height=7.0)
     axes = figure.add_subplot()
@@ -99,18 +108,23 @@ def embedding_figure(
     for rows, size in ((named, 200), ([] if all_named else slice(None), 4)):
         x, y = points[rows].unbind(dim=1)
         axes.scatter(x.tolist(), y.tolist(), s=size, color="tab:blue", alpha=0.4, linewidths=0)
-    for row in named:
+    names = [_clipped(vocabulary.tokens[row]) for row in named]
+    fonts, missing = _fonts_of("".join(names))
+    for row, name in zip(named, names, strict=True):
         x, y = points[row].tolist()
+        label = "".join(_code_point(c) if c in missing else c for c in name)
         # A token is text, never matplotlib's mathematics.
-        axes.text(x, y, vocabulary.tokens[row], ha="center", va="center", parse_math=False)
+        axes.text(x, y, label, ha="center", va="center", parse_math=False, fontfamily=fonts)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(alpha=0.3)
     return figure
 
 
-def _most_frequent(vocabulary: Vocabulary, counts: Tensor | None, n_labels: int) -> list[int]:
-    """The ids of the tokens to name."""
+def label_rows(
+    vocabulary: Vocabulary, counts: Tensor | None = None, n_labels: int = MAX_LABELS
+) -> list[int]:
+    """The ids of the tokens that `embedding_figure` of the same arguments names."""
     if n_labels < 0:
         raise ValueError(f"embedding_figure: n_labels must be at least 0, got {n_labels}")
     if counts is None:
@@ -122,6 +136,57 @@ def _most_frequent(vocabulary: Vocabulary, counts: Tensor | None, n_labels: int)
         )
     order: list[int] = counts.sort(descending=True, stable=True).indices[:n_labels].tolist()
     return order
+
+
+def undrawable(tokens: Iterable[str]) -> str:
+    """The characters of tokens that no installed font has, sorted.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return "".join(sorted(_fonts_of("".join(map(_clipped, tokens)))[1]))
+
+
+def _clipped(token: str) -> str:
+    return token if len(token) <= _MAX_LABEL else f"{token[: _MAX_LABEL - 1]}…"
+
+
+def _code_point(character: str) -> str:
+    return f"U+{ord(character):04X}"
+
+
+def _fonts_of(text: str) -> tuple[list[str], Set[str]]:
+    """Installed fonts for a text, matplotlib's usual ones first, and the characters none has."""
+    try:
+        from matplotlib import font_manager, rcParams
+    except ImportError as error:
+        raise ImportError(_NO_MATPLOTLIB) from error
+    fonts = list(rcParams["font.family"])
+    missing = _without_glyph(set(text), fonts)
+    # Of another weight or style, matplotlib would log that it has no such font.
+    others = {
+        entry.name
+        for entry in font_manager.fontManager.ttflist
+        if entry.weight in (400, "normal", "regular") and entry.style == "normal"
+    }
+    for name in sorted(others):
+        left = _without_glyph(missing, [name])
+        if left < missing and not name.startswith("Last Resort"):  # which has boxes for all
+            fonts.append(name)
+            missing = left
+    return fonts, missing
+
+
+def _without_glyph(characters: Set[str], fonts: list[str]) -> Set[str]:
+    """The ``characters`` that the font that matplotlib finds for ``fonts`` cannot draw."""
+    from matplotlib import font_manager
+
+    if not characters:
+        return characters
+    properties = font_manager.FontProperties(family=fonts)
+    font = font_manager.get_font(font_manager.findfont(properties))
+    # Fonts of pictures alone, as of emoji, have no outlines to scale.
+    return {c for c in characters if not (font.scalable and font.get_char_index(ord(c)))}
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -155,7 +220,7 @@ def _figure(width: float = 8.0, height: float = 5.0) -> Figure:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install pymlp[plot]") from error
+        raise ImportError(_NO_MATPLOTLIB) from error
     from pymlp.figure import ShownFigure
 
     return ShownFigure(figsize=(width, height), layout="constrained")

@@ -24,7 +24,7 @@ class Result:
         model: with its parameters after the last step that was done; with their average, where the
             config asks for one.
         engine: the engine that trained it, ``config.engine`` where it came to none.
-        step: updates done.
+        step: updates done; of a model that diverged, before its loss was not finite.
         train_loss, dev_loss: at the end, in nats per token; None where there is an ``error``, and
             train also where ``config.eval_train`` leaves it out.
         best_dev_loss, best_step: the lowest dev loss of all evaluations and its step; None before
@@ -72,7 +72,7 @@ class Result:
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in ("engine", *_SHOWN, "error")}
-        told = ", ".join(f"{name}={_cell(x)}" for name, x in shown.items() if x is not None)
+        told = ", ".join(f"{name}={_cell(name, x)}" for name, x in shown.items() if x is not None)
         return f"Result({told})"
 
     def row(self) -> dict[str, Any]:
@@ -140,16 +140,18 @@ class Results(Sequence[Result]):
         varied = [f.name for f in fields(RunConfig) if len({row[f.name] for row in rows}) > 1]
         names = [*varied, *_SHOWN]
         head = [name.replace("_", " ") for name in names]
-        return [head, *([_cell(row[name]) for name in names] for row in rows)]
+        return [head, *([_cell(name, row[name]) for name in names] for row in rows)]
 
 
 def _html_row(cells: Sequence[str], tag: str) -> str:
     return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-def _cell(value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if not isinstance(value, float):
         return str(value)
+    if name.endswith("_loss") and abs(value) < 1e9:
+        return f"{value:.4f}"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"

@@ -126,6 +126,8 @@ def _choose(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> Tensor:
     """One token (N,) for each row of ``logits`` (N, V)."""
+    if not logits.amax(dim=1).isfinite().all():
+        raise ValueError("sample: the model gives no probabilities: its logits are not finite")
     if temperature < _COLDEST:
         return logits.argmax(dim=1)
     if temperature != 1:

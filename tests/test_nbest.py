@@ -1,6 +1,8 @@
 """N-best lists: fields are kept, scores are combined, the best of each list is found."""
 
+import copy
 import json
+import math
 import re
 
 import pytest
@@ -69,3 +71,22 @@ def test_command(trained, tmp_path):
     wrong = CliRunner().invoke(main, arguments, input="dog\n")
     assert wrong.exit_code == 1
     assert "n-best line 1" in wrong.stderr
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf", "1_0", "1e999", "0x1p3", "\u0661", "1,5"])
+def test_scores_are_finite_decimal_numbers(score):
+    with pytest.raises(ValueError, match=r"n-best line 1: expected .* a finite decimal number"):
+        list(parse([f"0 ||| {'dog ' * 50}||| {score}"]))
+    plain = ["0 ||| dog ||| +1.5e1", "|||dog|||.5", "0 ||| dog ||| -3."]
+    assert [x.score for x in parse(plain)] == [
+        15.0, 0.5, -3.0
+    ]  # fmt: skip
+
+
+def test_no_score_is_decided_by_its_position(trained):
+    for spoilt, weight in ((torch.nan, 1.0), (None, math.nan), (None, math.inf)):
+        model = copy.deepcopy(trained.model)
+        if spoilt is not None:
+            torch.nn.init.constant_(model.output.bias, spoilt)
+        with pytest.raises(ValueError, match=r"log-probability of 'dog' is nan|weight must be fin"):
+            list(rescore(model, trained.data.vocabulary, parse(["0 ||| dog ||| 1"]), weight))

@@ -8,7 +8,7 @@ import torch
 
 from pymlp.data import Vocabulary
 from pymlp.history import Evaluation
-from pymlp.plots import embedding_figure, loss_figure, save_figure
+from pymlp.plots import embedding_figure, loss_figure, save_figure, undrawable
 
 pytest.importorskip("matplotlib")
 
@@ -108,3 +108,20 @@ def test_errors(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install pymlp\[plot\]"):
         loss_figure(torch.ones(3))
+
+
+def test_labels_are_drawn_in_the_fonts_that_have_them(tmp_path, recwarn, caplog):
+    # U+20D2 is in a font of matplotlib that is not its usual one; no font has private characters.
+    tokens = ("</s>", "x" * 300_000, "\u20d2", "\U000fffff$1$", "\t\ud800")
+    words = Vocabulary(tokens, separator=" ")
+    assert undrawable(tokens) == "\t\ud800\U000fffff"
+    figure = embedding_figure(torch.randn(5, 2), words)
+    assert list(labels(figure)) == ["</s>", "x" * 39 + "…", "\u20d2", "U+FFFFF$1$", "U+0009U+D800"]
+    save_figure(figure, tmp_path / "embedding.png")
+    assert not recwarn.list
+    assert not caplog.records
+
+
+def test_an_embedding_that_is_not_finite_has_no_map():
+    with pytest.raises(ValueError, match="the embedding is not finite"):
+        embedding_figure(torch.full((4, 3), torch.nan), ABC)

@@ -497,7 +497,7 @@ def test_model_and_data_must_fit():
     with pytest.raises(ValueError, match="block_size of the model is 4, that of the data is 3"):
         Trainer(MLP(MLPConfig(len(DATA.vocabulary), block_size=4)), DATA)
     few = Dataset.from_lines(["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"must not be empty, got .*'dev': 0.* at least 10"):
+    with pytest.raises(ValueError, match=r"must not be empty, got .*0 of dev.* at least 10"):
         Trainer(MLP(MLPConfig(len(few.vocabulary))), few)
 
 

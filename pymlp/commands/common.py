@@ -34,6 +34,10 @@ threads_option = click.option(
     help=f"Threads to compute with.  [default: torch's choice, here {torch.get_num_threads()}]",
 )
 
+# More than fits into any memory: wrong usage, where a smaller number may be too large, too.
+MOST = 2**31 - 1
+COUNT, POSITIVE = click.IntRange(0, MOST), click.IntRange(1, MOST)
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout."
 )
@@ -64,9 +68,11 @@ run_argument = click.argument("run", callback=open_run)
 
 
 def _read_lines(ctx: click.Context, parameter: click.Parameter, value: str) -> Iterator[str]:
-    if value == "-":
-        return decode_lines(sys.stdin.buffer, "standard input")
-    return iterate_lines(value)
+    if value != "-":
+        return iterate_lines(value)
+    if sys.stdin is None:
+        raise click.ClickException("standard input is closed: name a file, or send lines by a pipe")
+    return decode_lines(sys.stdin.buffer, "standard input")
 
 
 # Its lines, one after the other, plain or gzip; standard input is plain.
@@ -85,18 +91,26 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def print_json(result: Mapping[str, Any]) -> None:
-    """One line on stdout."""
-    click.echo(json.dumps(result, allow_nan=False))
+    """One line on stdout; numbers that JSON does not have, infinite or not a number, are null."""
+    say(json.dumps(_finite(result), allow_nan=False))
 
 
-def finite(value: float) -> float | None:
-    """The value as JSON can have it: null for what is infinite or not a number."""
-    return value if math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def say(message: str) -> None:
+    """A line on stdout. The stream is named: in place of one of ASCII, click takes its own."""
+    click.echo(message, file=sys.stdout)
 
 
 def note(message: str) -> None:
     """A line on stderr."""
-    click.echo(message, err=True)
+    click.echo(message, file=sys.stderr, err=True)
 
 
 def shown(path: os.PathLike[str]) -> str:

@@ -9,10 +9,10 @@ import click
 from pymlp.commands.common import (
     best_option,
     data_of,
-    finite,
     json_option,
     print_json,
     run_argument,
+    say,
     threads_option,
 )
 from pymlp.data import Splits
@@ -46,12 +46,12 @@ def evaluate(run: RunDirectory, split: str, best: bool, as_json: bool) -> None:
                 "best": best,
                 "examples": len(examples),
                 "loss": loss,
-                "perplexity": finite(perplexity(loss)),
+                "perplexity": perplexity(loss),
                 "bits": bits,
             }
         )
     else:
-        click.echo(
+        say(
             f"{split} loss {loss:.4f} nats per token over {len(examples):,} examples "
             f"(perplexity {perplexity(loss):.3f}, {bits:.4f} bits)"
         )

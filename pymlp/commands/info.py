@@ -13,7 +13,7 @@ import torch
 
 from pymlp import _engine, isa, sources
 from pymlp._library import CUDA_ARCHITECTURES
-from pymlp.commands.common import given, json_option, print_json
+from pymlp.commands.common import given, json_option, print_json, say
 from pymlp.commands.data_options import data_config, data_options
 from pymlp.data import Overlap, names
 
@@ -51,7 +51,7 @@ def info(source: str | None, as_json: bool, **options: Any) -> None:
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
+        say(f"{name.replace('_', ' '):<{width}}  {_text(value)}")
 
 
 def _environment() -> dict[str, Any]:

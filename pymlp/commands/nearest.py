@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pymlp.commands.common import best_option, json_option, print_json, run_argument
+from pymlp.commands.common import POSITIVE, best_option, json_option, print_json, run_argument, say
 from pymlp.embeddings import nearest as find
 from pymlp.rundir import RunDirectory
 
@@ -12,9 +12,7 @@ from pymlp.rundir import RunDirectory
 @click.command(epilog="Example: pymlp nearest runs/bengio Monday cat -k 5")
 @run_argument
 @click.argument("tokens", nargs=-1, required=True)
-@click.option(
-    "-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many of each."
-)
+@click.option("-k", type=POSITIVE, default=10, show_default=True, help="How many of each.")
 @best_option
 @json_option
 def nearest(run: RunDirectory, tokens: tuple[str, ...], k: int, best: bool, as_json: bool) -> None:
@@ -29,6 +27,6 @@ def nearest(run: RunDirectory, tokens: tuple[str, ...], k: int, best: bool, as_j
             print_json({"token": token, "nearest": [neighbour._asdict() for neighbour in found]})
             continue
         if len(tokens) > 1:
-            click.echo(token)
+            say(token)
         for neighbour in found:
-            click.echo(f"{neighbour.similarity:.4f}\t{neighbour.token}")
+            say(f"{neighbour.similarity:.4f}\t{neighbour.token}")

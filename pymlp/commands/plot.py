@@ -10,17 +10,28 @@ import click
 from torch import Tensor
 
 from pymlp.commands.common import (
+    COUNT,
+    POSITIVE,
     best_option,
     data_of,
     json_option,
     note,
     print_json,
     run_argument,
+    say,
     shown,
 )
-from pymlp.data import Dataset
+from pymlp.data import Dataset, Vocabulary
 from pymlp.history import evaluations
-from pymlp.plots import MAX_LABELS, embedding_figure, loss_figure, save_figure
+from pymlp.model import MLP
+from pymlp.plots import (
+    MAX_LABELS,
+    embedding_figure,
+    label_rows,
+    loss_figure,
+    save_figure,
+    undrawable,
+)
 from pymlp.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -36,13 +47,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--window",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     help="Steps averaged into a point of the loss curve.  [default: 1/200 of all]",
 )
 @click.option("--embedding", "only_embedding", is_flag=True, help="Draw the embedding alone.")
 @click.option(
     "--labels",
-    type=click.IntRange(min=0),
+    type=COUNT,
     default=MAX_LABELS,
     show_default=True,
     help="How many tokens of the embedding are named, the most frequent ones of train.",
@@ -64,25 +75,36 @@ def plot(
     """
     model = run.model(best=best)
     figures = {} if only_embedding else {"loss": _loss(run, window)}
-    figures["embedding"] = embedding_figure(
-        model.embedding.weight, run.vocabulary(), _counts(run, labels), labels
-    )
+    figures["embedding"] = _embedding(model, run.vocabulary(), _counts(run, labels), labels)
     paths = _save(figures, out or run.path)
     if as_json:
         print_json({name: str(path) for name, path in paths.items()})
     else:
         for path in paths.values():
-            click.echo(shown(path))
+            say(shown(path))
 
 
 def draw(run: RunDirectory, data: Dataset) -> dict[str, Path]:
     """Leave both pictures in the run directory; their paths by name."""
-    embedding = run.model().embedding.weight
     figures = {
         "loss": _loss(run),
-        "embedding": embedding_figure(embedding, run.vocabulary(), _count(data)),
+        "embedding": _embedding(run.model(), run.vocabulary(), _count(data), MAX_LABELS),
     }
     return _save(figures, run.path)
+
+
+def _embedding(model: MLP, vocabulary: Vocabulary, counts: Tensor | None, n_labels: int) -> Figure:
+    """The map of the tokens; what no font has is told."""
+    figure = embedding_figure(model.embedding.weight, vocabulary, counts, n_labels)
+    named = label_rows(vocabulary, counts, n_labels)
+    missing = undrawable(vocabulary.tokens[row] for row in named)
+    if missing:
+        characters = repr(missing)[1:-1]
+        note(
+            f"No installed font has {len(missing)} of the characters, which are drawn as code "
+            f"points: {characters[:60]}{'...' * (len(characters) > 60)}"
+        )
+    return figure
 
 
 def _loss(run: RunDirectory, window: int | None = None) -> Figure:

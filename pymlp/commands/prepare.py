@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pymlp.commands.common import given, json_option, print_json, shown
+from pymlp.commands.common import given, json_option, print_json, say, shown
 from pymlp.commands.data_options import vocabulary_options
 from pymlp.data import prepare as write_token_file
 
@@ -40,7 +40,7 @@ def prepare(text: Path, out: Path | None, as_json: bool, **options: Any) -> None
     if as_json:
         print_json(figures)
     else:
-        click.echo(
+        say(
             f"{made.n_tokens:,} tokens in {made.n_lines:,} lines, {made.n_empty:,} empty lines "
             f"skipped, vocabulary of {len(made.vocabulary):,}: {shown(out)}"
         )

@@ -9,10 +9,10 @@ import click
 from pymlp import nbest
 from pymlp.commands.common import (
     best_option,
-    finite,
     json_option,
     print_json,
     run_argument,
+    say,
     text_argument,
     threads_option,
 )
@@ -65,8 +65,7 @@ def rescore(
     )
     for hypothesis, log_prob, combined in nbest.best(rescored) if one_best else rescored:
         if as_json:
-            figures = {"score": hypothesis.score, "log_prob": log_prob, "combined": combined}
-            shown = {name: finite(figure) for name, figure in figures.items()}
-            print_json({"id": hypothesis.id, "text": hypothesis.text, **shown})
+            described = {"id": hypothesis.id, "text": hypothesis.text, "score": hypothesis.score}
+            print_json(described | {"log_prob": log_prob, "combined": combined})
         else:
-            click.echo(f"{hypothesis.line} ||| {log_prob:.4f} ||| {combined:.4f}")
+            say(f"{hypothesis.line} ||| {log_prob:.4f} ||| {combined:.4f}")

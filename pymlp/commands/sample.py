@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from pymlp.commands.common import (
+    COUNT,
+    POSITIVE,
     best_option,
     context_option,
     data_of,
@@ -13,6 +17,7 @@ from pymlp.commands.common import (
     print_json,
     run_argument,
     runs_on,
+    say,
     threads_option,
 )
 from pymlp.rundir import RunDirectory
@@ -22,12 +27,13 @@ from pymlp.sampling import sample as draw
 # Longer lines are not waited for: the others would wrap around.
 _WIDEST = 40
 
+# Bytes of memory that a line takes at least: its ids, its text and where it stands.
+_BYTES_A_LINE = 200
+
 
 @click.command(epilog="Example: pymlp sample runs/lecture -n 10 --temperature 0.8 --prefix mar")
 @run_argument
-@click.option(
-    "-n", "count", type=click.IntRange(min=0), default=20, show_default=True, help="Lines."
-)
+@click.option("-n", "count", type=COUNT, default=20, show_default=True, help="Lines.")
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0.0),
@@ -35,14 +41,18 @@ _WIDEST = 40
     show_default=True,
     help="Below 1 prefers likely tokens, above 1 evens them out; 0 takes the likeliest.",
 )
-@click.option(
-    "--top-k", type=click.IntRange(min=1), help="Draw from the K likeliest tokens.  [default: all]"
-)
+@click.option("--top-k", type=POSITIVE, help="Draw from the K likeliest tokens.  [default: all]")
 @click.option("--prefix", default="", help="What every line starts with.  [default: nothing]")
-@click.option("--seed", type=int, default=SAMPLE_SEED, show_default=True, help="Of the draw.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=SAMPLE_SEED,
+    show_default=True,
+    help="Of the draw.",
+)
 @click.option(
     "--max-length",
-    type=click.IntRange(min=1),
+    type=POSITIVE,
     default=100,
     show_default=True,
     help="Tokens after which a line is cut.",
@@ -67,6 +77,7 @@ def sample(
 
     The second column says where a line stands already: in train, dev or test; else it is new.
     """
+    _check_memory(count)
     lines = draw(
         run.model(best=best),
         run.vocabulary(),
@@ -90,7 +101,18 @@ def show(lines: list[str], places: list[str | None]) -> None:
     """Print lines and where each stands already."""
     width = min(_WIDEST, max(map(len, lines), default=0))
     for line, place in zip(lines, places, strict=True):
-        click.echo(f"{line:<{width}}  {place or ''}".rstrip())
+        say(f"{line:<{width}}  {place or ''}".rstrip())
+
+
+def _check_memory(count: int) -> None:
+    """Refuse, before hours of drawing, lines that the machine cannot hold."""
+    needed = count * _BYTES_A_LINE
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise click.ClickException(
+            f"not enough memory: {count:,} lines need {needed / 2**30:,.0f} GiB or more, this "
+            f"machine has {there / 2**30:,.0f}: draw fewer at a time, with another --seed each"
+        )
 
 
 def _places(run: RunDirectory, lines: list[str]) -> list[str | None]:

@@ -12,12 +12,12 @@ import click
 from pymlp.commands.common import (
     best_option,
     context_option,
-    finite,
     json_option,
     note,
     print_json,
     run_argument,
     runs_on,
+    say,
     text_argument,
     threads_option,
 )
@@ -101,14 +101,14 @@ def _print(line: str, found: LineScore, tokens: list[Any], as_json: bool) -> Non
         print_json(result)
         return
     figures = [f"{figure:.4f}" for figure in (found.log_prob, found.bits, found.perplexity)]
-    click.echo("\t".join([*figures, str(found.n_tokens), str(found.n_oov), line]))
+    say("\t".join([*figures, str(found.n_tokens), str(found.n_oov), line]))
     for token in tokens:
-        click.echo(f"\t{token.log_prob:.4f}\t{token.token}" + ("\toov" if token.oov else ""))
+        say(f"\t{token.log_prob:.4f}\t{token.token}" + ("\toov" if token.oov else ""))
 
 
 def _print_total(count: int, total: LineScore, off: LogZ | None, as_json: bool) -> None:
     if as_json:
-        sampled = {} if off is None else {"log_z": {k: finite(x) for k, x in off._asdict().items()}}
+        sampled = {} if off is None else {"log_z": off._asdict()}
         print_json({"lines": count, **_figures(total), **sampled})
         return
     note(
@@ -129,5 +129,5 @@ def _figures(found: LineScore) -> dict[str, Any]:
         "bits": found.bits,
         "tokens": found.n_tokens,
         "oov": found.n_oov,
-        "perplexity": finite(found.perplexity),
+        "perplexity": found.perplexity,
     }

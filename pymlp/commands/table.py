@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pymlp import sources
-from pymlp.commands.common import finite, given, json_option, note, print_json, threads_option
+from pymlp.commands.common import given, json_option, note, print_json, say, threads_option
 from pymlp.commands.data_options import data_config, data_options
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
@@ -139,8 +139,7 @@ def _report(data: Dataset, config: RunConfig, mixture: str, made: list[TableRow]
 def _flat(row: TableRow) -> dict[str, Any]:
     described = row.row._asdict()
     paper = described.pop("paper")._asdict()
-    judged = {split: finite(x) for split, x in row.perplexity.items()}
-    figures = {"n_params": row.n_params, "seconds": row.seconds, "perplexity": judged}
+    figures = {"n_params": row.n_params, "seconds": row.seconds, "perplexity": row.perplexity}
     return described | figures | {"paper": paper}
 
 
@@ -160,7 +159,7 @@ def _show(made: list[TableRow], mixture: str) -> None:
     console = Console()
     width = max(console.width, console.measure(shown).maximum)  # no figure is cut
     console.print(shown, width=width, no_wrap=True, crop=False)
-    click.echo(
+    say(
         "Perplexities per token, ends of lines included. The paper's are of another tokenisation: "
         "compare ratios."
     )

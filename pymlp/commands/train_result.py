@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 from torch import Tensor
 
 from pymlp.callbacks import Callback
 from pymlp.commands import plot, sample
 from pymlp.commands import profile as phase_times
-from pymlp.commands.common import finite, note, print_json, shown
+from pymlp.commands.common import note, print_json, say, shown
+from pymlp.evaluate import is_sampled
 from pymlp.presets import PRESETS
-from pymlp.progress import evaluation_line
 from pymlp.run_config import RunConfig
 from pymlp.rundir import RunDirectory
 from pymlp.sampling import membership
@@ -103,13 +102,21 @@ def report(trainer: Trainer, run: RunDirectory, as_json: bool) -> None:
         print_json(_result(trainer, run) | profile)
         return
     history = trainer.history
-    click.echo(evaluation_line(trainer, history.evals[-1]))
+    say(_final_line(trainer))
     if math.isfinite(history.us_per_step):
-        click.echo(f"{history.us_per_step:,.0f} microseconds per step")
+        say(f"{history.us_per_step:,.0f} microseconds per step")
     data = trainer.data
     lines = draw(run.model(), data.vocabulary, _SAMPLES, across=not data.stream.reset)
     sample.show(lines, list(membership(lines, data)))
-    click.echo(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
+    say(f"{shown(run.path)}: {', '.join(['model.safetensors', *pictures])}")
+
+
+def _final_line(trainer: Trainer) -> str:
+    """The result as a sentence: the reporter's line of the same evaluation may stand above it."""
+    last = trainer.history.evals[-1]
+    part = " of a sample" if is_sampled(trainer.data.train, trainer.config.eval_train) else ""
+    train = "" if math.isnan(last.train) else f"train loss{part} {last.train:.4f}, "
+    return f"{train}dev loss {last.dev:.4f} nats per token after {last.step:,} steps"
 
 
 def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
@@ -126,12 +133,12 @@ def _result(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
         "seed": config.seed,
         "n_params": _n_params(trainer),
         "examples": trainer.data.sizes,
-        "train_loss": finite(last.train),
+        "train_loss": last.train,
         "dev_loss": last.dev,
         "best_dev_loss": best.dev,
         "best_step": best.step,
         "seconds": history.seconds,
-        "us_per_step": finite(pace),
+        "us_per_step": pace,
         "out": str(run.path),
     }
 
