@@ -91,14 +91,15 @@ class Dataset:
         Raises:
             TypeError, ValueError: as `from_lines`.
         """
-        parts = Splits(*(learned_lines(part, "Dataset") for part in splits))
+        parts = [learned_lines(part, "Dataset") for part in splits]
         stream = encode_known(chain.from_iterable(parts), vocabulary)
         ends, end = [], 0
         for part in parts:
             end += sum(len(vocabulary.split(line)) for line in part) + len(part)
             ends.append(end)
         n_empty = sum(part.n_empty for part in parts)
-        return cls(stream, Ends(*ends), vocabulary, block_size, n_empty)
+        train, dev, test = ends
+        return cls(stream, Ends(train, dev, test), vocabulary, block_size, n_empty)
 
     @property
     def begins(self) -> Ends:

@@ -35,8 +35,8 @@ def as_lines(lines: Iterable[Line], who: str) -> list[Line]:
         who: asks, for errors.
 
     Raises:
-        TypeError: `lines` is one str, is no iterable, has no order or several columns, or holds anything
-            else; the message has the place, from 0, and the value.
+        TypeError: `lines` is one str, is no iterable, has no order or several columns, or holds
+            anything else; the message has the place, from 0, and the value.
     """
     return _checked(_listed(lines, who), who)
 
@@ -67,9 +67,7 @@ def _listed(lines: Iterable[Line], who: str) -> list[Any]:
             f"{who}: lines must be a list of lines, got a {type(lines).__name__}: pass one column"
         )
     if not hasattr(lines, "__iter__"):
-        raise TypeError(
-            f"{who}: lines must be a list of lines, got {_shown(lines)}"
-        )
+        raise TypeError(f"{who}: lines must be a list of lines, got {_shown(lines)}")
     return list(lines)
 
 

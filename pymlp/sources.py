@@ -1,29 +1,44 @@
 """Where the data of a run come from, so that another process finds and recognises them."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from pathlib import Path
+from dataclasses import fields, replace
 from typing import Any
 
 from pymlp import lines
 from pymlp.data import DataConfig, Dataset
 from pymlp.loading import load as load_file
+from pymlp.text import Readable
 
 BUNDLED = "bundled names"
 
+_PLACES = ("source", "dev", "test")
 
-def load(source: str, block_size: int = 3, config: DataConfig | None = None) -> Dataset:
-    """The data set of the file ``source``, or of the names that come with pymlp for `BUNDLED`.
+
+def load(
+    source: Readable,
+    block_size: int = 3,
+    config: DataConfig | None = None,
+    *,
+    dev: Readable | None = None,
+    test: Readable | None = None,
+) -> Dataset:
+    """The data set of ``source``, or of the names that come with pymlp for `BUNDLED`.
 
     Raises:
-        OSError, ValueError: as `pymlp.data.load`.
+        OSError, TypeError, ValueError: as `pymlp.data.load`.
     """
-    path = Path(lines.__file__).with_name("names.txt") if source == BUNDLED else source
-    return load_file(path, block_size, config)
+    if source != BUNDLED:
+        return load_file(source, block_size, config, dev=dev, test=test)
+    data = load_file(lines.NAMES, block_size, config, dev=dev, test=test)
+    origin = data.origin or {}
+    return replace(data, origin={**origin, "source": BUNDLED}) if "source" in origin else data
 
 
 def describe(data: Dataset, source: str | None) -> dict[str, Any]:
-    """The table ``[data]`` of a run: the source, if it is known, how it was read, and a digest."""
+    """The table ``[data]`` of a run: the sources, if they are known, how they were read, a digest.
+
+    What was read from a pipe has no source.
+    """
     table = dict(data.origin or {}) | {"sha256": data.digest}
     return table if source is None else table | {"source": source}
 
@@ -33,11 +48,22 @@ def recall(table: Mapping[str, Any], block_size: int) -> Dataset:
 
     Raises:
         ValueError: its source is unknown, or has other lines now.
-        OSError: its source cannot be read.
+        OSError: its source cannot be read, such as FileNotFoundError.
     """
     if "source" not in table:
-        raise ValueError("the run does not say where its data come from: pass them as `data`")
-    data = load(table["source"], block_size, config_of(table))
+        raise ValueError(
+            "the run does not say where its data are, which came from a pipe or were made in "
+            "Python: pass the data set, Trainer.resume(run, data)"
+        )
+    source, dev, test = (table.get(name) for name in _PLACES)
+    try:
+        data = load(str(source), block_size, config_of(table), dev=dev, test=test)
+    except OSError as error:
+        raise type(error)(
+            f"the run's data file {error.filename or source} cannot be read "
+            f"({error.strerror or error}): put it back, or pass the data set, "
+            "Trainer.resume(run, data)"
+        ) from None
     check(data, table)
     return data
 
@@ -49,7 +75,11 @@ def config_of(table: Mapping[str, Any]) -> DataConfig:
 
 
 def check(data: Dataset, table: Mapping[str, Any]) -> None:
-    """Raise ValueError unless ``data`` are, line by line and split by split, the ones described."""
+    """Raise ValueError unless ``data`` are, line by line and split by split, the ones described.
+
+    A token file is read as a whole for this, once for each state of the file.
+    """
+    data.stream.check_digest()
     if data.digest != table.get("sha256"):
         source = table.get("source", "the data set passed")
         raise ValueError(

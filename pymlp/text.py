@@ -81,7 +81,7 @@ class Input(io.RawIOBase):
         return all(self.look(n) == start[:n] for n in range(1, len(start) + 1))
 
 
-Readable: TypeAlias = Union[str, "os.PathLike[str]", IO[bytes], Input]  # noqa: UP007
+Readable: TypeAlias = Union[str, "os.PathLike[str]", IO[bytes], Input]
 
 
 @contextmanager
@@ -171,9 +171,7 @@ def _unpacked(file: Input) -> Iterator[IO[bytes] | gzip.GzipFile]:
         raise ValueError(f"{file.name}: damaged gzip file: {error}; get or pack it again") from None
 
 
-def read_numbers(
-    source: Readable, reader: _engine.TextReader
-) -> Iterator[NDArray[np.int32]]:
+def read_numbers(source: Readable, reader: _engine.TextReader) -> Iterator[NDArray[np.int32]]:
     """The stream of UTF-8 text, block by block, with the numbers that ``reader`` gives.
 
     Lines end with LF or CR LF; a byte order mark at the start is dropped; empty lines are left out.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,9 +12,10 @@ import click
 import torch
 
 from pymlp import sources
+from pymlp.commands.data_options import READABLE, opened
 from pymlp.data import Dataset
 from pymlp.rundir import RunDirectory
-from pymlp.text import decode_lines, iterate_lines
+from pymlp.text import iterate_lines
 
 
 def _set_threads(ctx: click.Context, parameter: click.Parameter, value: int | None) -> None:
@@ -61,16 +61,15 @@ run_argument = click.argument("run", callback=_open_run)
 
 
 def _read_lines(ctx: click.Context, parameter: click.Parameter, value: str) -> Iterator[str]:
-    if value == "-":
-        return decode_lines(sys.stdin.buffer, "standard input")
-    return iterate_lines(value)
+    with opened(value) as file:
+        yield from iterate_lines(file)
 
 
-# Its lines, one after the other, plain or gzip; standard input is plain.
+# Its lines, one after the other, plain or gzip.
 text_argument = click.argument(
     "lines",
     metavar="[FILE]",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    type=READABLE,
     default="-",
     callback=_read_lines,
 )

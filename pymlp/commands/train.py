@@ -13,12 +13,11 @@ import click
 import torch
 from click.core import ParameterSource
 
-from pymlp import sources
 from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
 from pymlp.commands.common import given, json_option, note, shown, threads_option
-from pymlp.commands.data_options import data_config, data_options
+from pymlp.commands.data_options import data_options, file_options, load_data, source_option
 from pymlp.commands.progress import reporter
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.config import TrainConfig
@@ -35,13 +34,11 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 @click.command(
     epilog="Example: pymlp train --data names.txt --preset lecture --steps 50000 --out runs/mine"
 )
-@click.option(
-    "--data",
-    "source",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="Text file, one line for each name or sentence, plain or gzip; or a token file of pymlp "
-    "prepare.  [default: the bundled names]",
+@source_option(
+    "Text file, one line for each name or sentence, plain or gzip; or a token file of pymlp "
+    "prepare; - reads standard input.  [default: the bundled names]"
 )
+@file_options
 @data_options
 @click.option(
     "--preset",
@@ -123,7 +120,7 @@ def train(
             phase_times.begin(trainer)
         with _stopping_on_signals(trainer) as received:
             if not resume:
-                trainer.save(out, source=source or sources.BUNDLED, overwrite=overwrite)
+                trainer.save(out, overwrite=overwrite)
             train_result.introduce(trainer, out)
             _fit(trainer, out)
     if profile:
@@ -153,8 +150,7 @@ def _new_trainer(
         config = TrainConfig(**settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    source = source or sources.BUNDLED
-    data = sources.load(source, sizes["block_size"], data_config(source, base.data, chosen))
+    data = load_data(source, base.data, chosen, sizes["block_size"])
     if data.n_empty:
         note(f"{data.n_empty:,} empty lines skipped")
     init, vocab_size = init or base.init, len(data.vocabulary)
