@@ -42,10 +42,10 @@ class Input(io.RawIOBase):
 
     def __init__(self, file: IO[bytes], name: str | None = None) -> None:
         # Of a buffered file, as many bytes as there are: a pipe is not waited for.
-        read = getattr(file, "readinto1", None) or getattr(file, "readinto", None)
-        if read is None:
+        read = getattr(file, "read1", None) or getattr(file, "read", None)
+        if read is None or isinstance(file, io.TextIOBase):
             raise TypeError(f"expected a path or a file opened for bytes ('rb'), got {file!r}")
-        self._readinto = read
+        self._read = read
         self._file = file
         self._start = b""
         self.name = str(getattr(file, "name", "the data")) if name is None else name
@@ -61,19 +61,17 @@ class Input(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer, or its beginning; the number of bytes, 0 at the end."""
-        if not self._start:
-            return int(self._readinto(buffer))
-        n = min(len(buffer), len(self._start))
-        buffer[:n], self._start = self._start[:n], self._start[n:]
-        return n
+        if self._start:
+            piece, self._start = self._start[: len(buffer)], self._start[len(buffer) :]
+        else:
+            piece = self._read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def look(self, n: int) -> bytes:
         """The next ``n`` bytes, fewer only before the end; they stay to be read."""
-        while len(self._start) < n:
-            buffer = bytearray(n - len(self._start))
-            if not (got := self._readinto(buffer)):
-                break
-            self._start += buffer[:got]
+        while len(self._start) < n and (piece := self._read(n - len(self._start))):
+            self._start += piece
         return self._start[:n]
 
     def starts_with(self, start: bytes) -> bool:
