@@ -112,7 +112,7 @@ def test_commands_read_pipes_and_standard_input(folder):
     assert "--out is needed" in run("prepare", "-", code=2, stdin=TEXT).stderr
     run("train", "--data", "-", "--out", "run", *SMALL, stdin=TEXT)
     assert "source" not in RunDirectory.open("run").config()["data"]
-    message = "does not say where its data are, which came from a pipe"
+    message = "does not say where its data come from (it was a pipe"
     assert message in run("eval", "run", code=1).stderr
     assert message in run("train", "--resume", "--out", "run", "--steps", "20", code=1).stderr
     resumed = Trainer.resume("run", load("x.txt", 3), steps=20)
