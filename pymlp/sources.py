@@ -52,8 +52,8 @@ def recall(table: Mapping[str, Any], block_size: int) -> Dataset:
     """
     if "source" not in table:
         raise ValueError(
-            "the run does not say where its data come from (it was a pipe, or lines in Python): pass "
-            "the data set, Trainer.resume(run, data)"
+            "the run does not say where its data come from (it was a pipe, or lines in Python): "
+            "pass the data set, Trainer.resume(run, data)"
         )
     source, dev, test = (table.get(name) for name in _PLACES)
     try:
