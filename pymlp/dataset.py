@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
-from pymlp.encoding import check_list, decode, encode_known
-from pymlp.lines import SPLIT_SEED, Line, Report, Splits, report, split
+from pymlp.encoding import decode, encode_known
+from pymlp.lines import SPLIT_SEED, Line, Report, Splits, learned_lines, report, split
 from pymlp.streams import Examples, TokenStream
 from pymlp.vocabulary import Vocabulary
 
@@ -55,7 +56,7 @@ class Dataset:
     @classmethod
     def from_lines(
         cls,
-        lines: Sequence[Line],
+        lines: Iterable[Line],
         block_size: int = 3,
         split_seed: int = SPLIT_SEED,
         vocabulary: Vocabulary | None = None,
@@ -63,23 +64,25 @@ class Dataset:
         """Split the lines; without a `vocabulary`, make it from all of them, as the lecture does.
 
         Args:
-            lines: strings for a model of characters, lists of words for one of words.
+            lines: strings for a model of characters, lists of words for one of words; whatever
+                holds them in an order. Empty lines of an open file are left out.
             block_size: length T of the contexts, which begin where lines begin.
             split_seed: seed of the shuffle, see `split`.
             vocabulary: to use instead.
 
         Raises:
-            TypeError: `lines` is one str, or mixes strings and lists.
+            TypeError: `lines` is one str, mixes strings and lists, or holds anything else.
             ValueError: there are no lines, a line holds a line break or a token that is not in the
                 vocabulary; lines are counted from 1 in the order of the splits.
         """
-        check_list(lines)
-        if len(lines) == 0:
+        given = learned_lines(lines, "Dataset")
+        if not given:
             raise ValueError("Dataset: there are no lines to learn from")
         if vocabulary is None:
-            of_characters = isinstance(lines[0], str)
-            vocabulary = (Vocabulary.characters if of_characters else Vocabulary.words)(lines)
-        return cls.from_splits(split(lines, split_seed), vocabulary, block_size)
+            of_characters = isinstance(given[0], str)
+            vocabulary = (Vocabulary.characters if of_characters else Vocabulary.words)(given)
+        made = cls.from_splits(split(given, split_seed), vocabulary, block_size)
+        return replace(made, n_empty=given.n_empty)
 
     @classmethod
     def from_splits(cls, splits: Splits, vocabulary: Vocabulary, block_size: int = 3) -> Dataset:
@@ -88,13 +91,15 @@ class Dataset:
         Raises:
             TypeError, ValueError: as `from_lines`.
         """
-        lines = [line for part in splits for line in part]
-        stream = encode_known(lines, vocabulary)
+        parts = [learned_lines(part, "Dataset") for part in splits]
+        stream = encode_known(chain.from_iterable(parts), vocabulary)
         ends, end = [], 0
-        for part in splits:
+        for part in parts:
             end += sum(len(vocabulary.split(line)) for line in part) + len(part)
             ends.append(end)
-        return cls(stream, Ends(*ends), vocabulary, block_size)
+        n_empty = sum(part.n_empty for part in parts)
+        train, dev, test = ends
+        return cls(stream, Ends(train, dev, test), vocabulary, block_size, n_empty)
 
     def __repr__(self) -> str:
         sizes = " / ".join(f"{size:,}" for size in self.sizes.values())

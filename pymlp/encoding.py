@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pymlp import _engine
-from pymlp.lines import Line
+from pymlp.lines import Line, as_lines
 from pymlp.streams import Examples, TokenStream
 from pymlp.vocabulary import Vocabulary, join_characters
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int32]
 
 
-def examples(lines: Sequence[Line], vocabulary: Vocabulary, block_size: int) -> Examples:
+def examples(lines: Iterable[Line], vocabulary: Vocabulary, block_size: int) -> Examples:
     """Slide a window of `block_size` ids over every line.
 
     A line of n tokens makes n + 1 examples: every token after the `block_size` before it, and the
@@ -32,7 +32,7 @@ def examples(lines: Sequence[Line], vocabulary: Vocabulary, block_size: int) -> 
         tokens (N, T) and targets (N,), int64, in the order of the lines.
 
     Raises:
-        TypeError: the lines are not strings or, for a vocabulary of words, lists of strings.
+        TypeError: as `pymlp.lines.as_lines`, or the lines are lists for one of characters.
         ValueError: a token is not in the vocabulary, a line holds a line break, or `block_size` is
             below 1.
     """
@@ -40,13 +40,14 @@ def examples(lines: Sequence[Line], vocabulary: Vocabulary, block_size: int) -> 
     return Examples(made.tokens, made.targets)
 
 
-def encode_known(lines: Sequence[Line], vocabulary: Vocabulary) -> TokenStream:
+def encode_known(lines: Iterable[Line], vocabulary: Vocabulary) -> TokenStream:
     """The stream of the lines, whose contexts begin where lines begin.
 
     Raises:
         TypeError, ValueError: as `examples`.
     """
-    ids = encode(lines, vocabulary)
+    lines = as_lines(lines, "examples")
+    ids = _encode(lines, vocabulary)
     missing = ids < 0
     if missing.any():
         at = int(missing.argmax())
@@ -57,25 +58,22 @@ def encode_known(lines: Sequence[Line], vocabulary: Vocabulary) -> TokenStream:
     return TokenStream(torch.from_numpy(ids), vocab_size=len(vocabulary))
 
 
-def encode(lines: Sequence[Line], vocabulary: Vocabulary) -> Ids:
+def encode(lines: Iterable[Line], vocabulary: Vocabulary) -> Ids:
     """Ids (int32) of the tokens of all lines, 0 after each line, -1 for what the vocabulary lacks.
 
     Raises:
         TypeError, ValueError: as `examples`.
     """
-    check_list(lines)
+    return _encode(as_lines(lines, "encode"), vocabulary)
+
+
+def _encode(lines: list[Line], vocabulary: Vocabulary) -> Ids:
     if not lines:
         return np.zeros(0, np.int32)
     return (_encode_words if vocabulary.separator else _encode_characters)(lines, vocabulary)
 
 
-def check_list(lines: Sequence[Line]) -> None:
-    """Raise TypeError where one line stands in place of a list of lines."""
-    if isinstance(lines, str):
-        raise TypeError(f"lines must be a list of lines, got one str {lines[:20]!r}")
-
-
-def _encode_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> Ids:
+def _encode_characters(lines: list[Line], vocabulary: Vocabulary) -> Ids:
     code_points = [ord(token) for token in vocabulary.tokens[1:]]
     if vocabulary.lowercase:
         lines = [vocabulary.split(line) for line in lines]
@@ -86,7 +84,7 @@ def _encode_characters(lines: Sequence[Line], vocabulary: Vocabulary) -> Ids:
     return ids
 
 
-def _encode_words(lines: Sequence[Line], vocabulary: Vocabulary) -> Ids:
+def _encode_words(lines: list[Line], vocabulary: Vocabulary) -> Ids:
     """Words are looked up whole."""
     lines = [vocabulary.split(line) for line in lines]
     unknown = -1 if vocabulary.unknown is None else vocabulary.ids[vocabulary.unknown]

@@ -51,10 +51,13 @@ def parse(lines: Iterable[str]) -> Iterator[Hypothesis]:
     """The hypotheses of lines; empty lines are passed over.
 
     Raises:
+        TypeError: a line is no str.
         ValueError: a line is not ``id ||| text ||| ... ||| score`` with a finite decimal number for
             a score; lines are counted from 1.
     """
     for number, line in enumerate(lines, 1):
+        if not isinstance(line, str):
+            raise TypeError(f"n-best line {number} must be a str, got {type(line).__name__}")
         line = line.rstrip("\r\n")
         if not line.strip():
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pymlp import _engine, reference
 from pymlp.arguments import to_float, to_int
-from pymlp.data import Dataset, Vocabulary, encode
+from pymlp.data import Dataset, Line, Vocabulary, encode
 from pymlp.inference import can_draw, draw_ids
+from pymlp.lines import as_lines
 from pymlp.model import MLP
 
 # The lecture's: its training seed, plus 10.
@@ -162,7 +163,7 @@ def _check(
     return start
 
 
-def membership(lines: Sequence[str], data: Dataset) -> list[str]:
+def membership(lines: Iterable[Line], data: Dataset) -> list[str]:
     """Where each of ``lines`` stands already: the first of train, dev and test, or ``"new"``.
 
     Words that the vocabulary merges into "<unk>" are taken for the same.
@@ -170,9 +171,13 @@ def membership(lines: Sequence[str], data: Dataset) -> list[str]:
     Args:
         lines: as `sample` returns them.
         data: with the vocabulary of the model.
+
+    Raises:
+        TypeError: as `pymlp.lines.as_lines`.
     """
-    wanted, ids = encode(lines, data.vocabulary), data.stream.ids.numpy()
-    found = ["new"] * len(lines)
+    listed = as_lines(lines, "membership")
+    wanted, ids = encode(listed, data.vocabulary), data.stream.ids.numpy()
+    found = ["new"] * len(listed)
     spans = list(zip(data.sizes, data.begins, data.ends, strict=True))
     for name, begin, end in reversed(spans):
         for i, is_there in enumerate(_engine.find_lines(ids[begin:end], wanted)):

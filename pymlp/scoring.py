@@ -8,7 +8,7 @@ and what follows them is judged as if a line began there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +21,7 @@ from pymlp.arguments import to_int
 from pymlp.data import Line, TokenStream, Vocabulary, encode
 from pymlp.evaluate import perplexity
 from pymlp.inference import log_normalisers, token_logits, token_losses
+from pymlp.lines import as_lines
 from pymlp.model import MLP
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class LogZ(NamedTuple):
 def score(
     model: MLP | reference.MLP,
     vocabulary: Vocabulary,
-    lines: Sequence[Line],
+    lines: Iterable[Line],
     *,
     bos: bool = True,
     eos: bool = True,
@@ -100,7 +101,7 @@ def score(
             models of running text were trained (`pymlp.data.DataConfig`).
 
     Raises:
-        TypeError: ``lines`` is one str, or not what the vocabulary is of.
+        TypeError: as `pymlp.lines.as_lines`, or the lines are not what the vocabulary is of.
         ValueError: the vocabulary is of another size than the model's, or a line holds a line
             break.
     """
@@ -130,7 +131,7 @@ class Text:
         self._normalized = normalized
         self._reader = _Reader(vocabulary, model.config.block_size, bos, eos, across)
 
-    def score(self, lines: Sequence[Line]) -> list[LineScore]:
+    def score(self, lines: Iterable[Line]) -> list[LineScore]:
         """The lines that follow those of the call before."""
         return [
             line
@@ -140,6 +141,7 @@ class Text:
 
     def full_scores(self, line: Line) -> list[TokenScore]:
         """The tokens of the line that follows, as `Scorer.full_scores`."""
+        (line,) = as_lines([line], "score")
         (block,) = self._reader.read([line])
         log_probs = block.log_probs(self._model, self._normalized)
         return list(self._reader.spell(line, block, log_probs[block.scored].tolist()))
@@ -148,7 +150,7 @@ class Text:
 def log_z(
     model: MLP | reference.MLP,
     vocabulary: Vocabulary,
-    lines: Sequence[Line],
+    lines: Iterable[Line],
     *,
     bos: bool = True,
     eos: bool = True,
@@ -260,10 +262,9 @@ class _Reader:
         self._across = across
         self._before = np.zeros(block_size, np.int32)  # the ids before the next line
 
-    def read(self, lines: Sequence[Line]) -> Iterator[_Block]:
+    def read(self, lines: Iterable[Line]) -> Iterator[_Block]:
         """The lines in order, in blocks of about `_TOKENS_AT_ONCE` tokens."""
-        if isinstance(lines, str):
-            raise TypeError(f"score: lines must be a list of lines, got one str {lines[:20]!r}")
+        lines = as_lines(lines, "score")
         start = tokens = 0
         for end, line in enumerate(lines, 1):
             tokens += len(line)

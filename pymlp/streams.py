@@ -9,6 +9,8 @@ memory. The work is done by csrc/data/stream.h and csrc/engine/batch.cpp.
 from __future__ import annotations
 
 import hashlib
+import operator
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -31,6 +33,46 @@ class BadId(NamedTuple):
     id: int
 
 
+# What `TokenStream.check_digest` has found, by the state of the file.
+_DIGESTS: dict[tuple[int, ...], str] = {}
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """The file that a stream is mapped from.
+
+    Args:
+        path: absolute.
+        inode: device and inode number; who has replaced the file under its name has another.
+        n_bytes: length of the file.
+        sha256: of the ids, as the file says.
+    """
+
+    path: str
+    inode: tuple[int, int]
+    n_bytes: int
+    sha256: str
+
+    def state(self) -> tuple[int, ...] | None:
+        """What changes when the file is written to; None where it is not under its name any more.
+
+        Raises:
+            ValueError: the file has been cut short, so that reading it would end the process.
+        """
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None  # what is mapped stays
+        if (found.st_dev, found.st_ino) != self.inode:
+            return None
+        if found.st_size < self.n_bytes:
+            raise ValueError(
+                f"{self.path}: the token file had {self.n_bytes} bytes when it was opened and has "
+                f"{found.st_size} now: prepare the text again, and load it again"
+            )
+        return (*self.inode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 @dataclass(frozen=True, eq=False)
 class TokenStream:
     """Token ids one after the other, 0 at the end of every line.
@@ -41,7 +83,7 @@ class TokenStream:
             before the nearest boundary reads as 0; else contexts run on across lines, as in Bengio
             et al. (2003). What lies before the stream reads as 0.
         vocab_size: all ids are known to be from 0 to less than this; None if nothing is known.
-        known_digest: what `digest` is to say where it is known already.
+        file: that the ids are mapped from, if they are.
 
     Raises:
         ValueError: ``ids`` are not a contiguous int32 vector.
@@ -50,7 +92,7 @@ class TokenStream:
     ids: Tensor
     reset: bool = True
     vocab_size: int | None = None
-    known_digest: str | None = None
+    file: MappedFile | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = tuple(self.ids.shape), self.ids.dtype
@@ -73,13 +115,43 @@ class TokenStream:
 
     def parts(self, begin: int = 0, end: int | None = None) -> Iterator[Tensor]:
         """The ids in order, in views of a few million."""
-        return iter(self.ids[begin:end].split(_TOKENS_AT_ONCE))
+        return iter(self.readable[begin:end].split(_TOKENS_AT_ONCE))
+
+    @property
+    def readable(self) -> Tensor:
+        """The ids, after a look at the file that they are mapped from.
+
+        Raises:
+            ValueError: it has been cut short.
+        """
+        if self.file is not None:
+            self.file.state()
+        return self.ids
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the ids, as little-endian int32."""
-        if self.known_digest is not None:
-            return self.known_digest
+        """SHA-256 of the ids, as little-endian int32; of a mapped file, what the file says."""
+        return self._computed_digest() if self.file is None else self.file.sha256
+
+    def check_digest(self) -> None:
+        """Compare a mapped file with what it says of itself, once for each state of the file.
+
+        Raises:
+            ValueError: the ids are not the ones that were prepared, or the file was cut short.
+        """
+        if self.file is None:
+            return
+        state = self.file.state()
+        found = _DIGESTS.get(state or ()) or self._computed_digest()
+        if state is not None:
+            _DIGESTS[state] = found
+        if found != self.file.sha256:
+            raise ValueError(
+                f"{self.file.path}: the token file has been changed since it was prepared "
+                "(the digest of its ids differs): prepare the text again"
+            )
+
+    def _computed_digest(self) -> str:
         hasher = hashlib.sha256()
         for part in self.parts():
             hasher.update(part.cpu().numpy().astype("<i4", copy=False).data)
@@ -129,6 +201,25 @@ class Examples:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self):,} examples, block_size {self.block_size})"
+
+    def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor]:
+        """One example, tokens (T,) and target (); or several, (N, T) and (N,).
+
+        Args:
+            index: from -N to N - 1; a slice; or a tensor of indices from 0, as for `take`.
+
+        Raises:
+            IndexError: there is no such example.
+        """
+        if isinstance(index, Tensor) and index.dim() > 0:
+            return self.take(index)
+        n = len(self)
+        if isinstance(index, slice):
+            return self.take(torch.arange(n, device="cpu")[index])
+        at = operator.index(index)  # type: ignore[arg-type]
+        if not -n <= at < n:
+            raise IndexError(f"examples: index {at} is not in the range {-n} to {n - 1}")
+        return self.take(torch.tensor(at % n, device="cpu"))
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The examples with these indices (...): tokens (..., T) and targets (...)."""
@@ -215,7 +306,7 @@ class StreamExamples(Examples):
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The examples with these indices (...): tokens (..., T) and targets (...), int64."""
-        ids = self.stream.ids
+        ids = self.stream.readable
         if not ids.is_cpu:
             positions = indices.to(ids.device) + self.begin
             return _torch_contexts(self.stream, positions, self.block_size), ids[positions].long()
@@ -245,15 +336,15 @@ class StreamExamples(Examples):
             return self
         start = max(0, self.begin - self.block_size)
         if device not in self._copies:
-            ids = self.stream.ids[start : self.end].to(device)
-            stream = replace(self.stream, ids=ids, known_digest=None)
+            ids = self.stream.readable[start : self.end].to(device)
+            stream = replace(self.stream, ids=ids, file=None)
             self._copies[device] = stream.examples(self.block_size, self.begin - start)
         return self._copies[device]
 
     def native(self) -> _engine.TrainingData:
         """What the native engine reads them from; only on the CPU."""
         return _engine.TrainingData.stream(
-            self.stream.ids.numpy(), self.begin, self.end, self.stream.reset
+            self.stream.readable.numpy(), self.begin, self.end, self.stream.reset
         )
 
     def find_outside(self, vocab_size: int) -> BadId | None:
@@ -271,14 +362,14 @@ class StreamExamples(Examples):
         return None
 
     def _contexts(self, begin: int, end: int) -> Tensor:
-        ids, reset = self.stream.ids, self.stream.reset
+        ids, reset = self.stream.readable, self.stream.reset
         if not ids.is_cpu:
             positions = torch.arange(begin, end, device=ids.device)
             return _torch_contexts(self.stream, positions, self.block_size)
         return torch.from_numpy(_engine.contexts(ids.numpy(), reset, begin, end, self.block_size))
 
     def _targets_of(self, begin: int, end: int) -> Tensor:
-        ids = self.stream.ids[begin:end]
+        ids = self.stream.readable[begin:end]
         # numpy starts no threads, which beside other processes wait longer than they work.
         return torch.from_numpy(ids.numpy().astype(np.int64)) if ids.is_cpu else ids.long()
 

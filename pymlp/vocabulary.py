@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pymlp import _engine
+from pymlp.lines import as_lines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,10 @@ def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
             "Vocabulary.words makes a vocabulary for lists of words"
         ) from None
     return text.encode()
+
+
+def _words_of(line: Sequence[str]) -> Sequence[str]:
+    return line.split() if isinstance(line, str) else line
 
 
 def _boundary(separator: str) -> str:
@@ -93,6 +98,7 @@ class Vocabulary:
     lowercase: bool = False
 
     def __post_init__(self) -> None:
+        self._check_types()
         text = self.tokens[1:]
         if len(set(text)) != len(text):
             repeated = next(token for token, n in Counter(text).items() if n > 1)
@@ -113,10 +119,22 @@ class Vocabulary:
         if self.unknown is not None and (not self.separator or self.unknown not in text):
             raise ValueError(f"Vocabulary: unknown must be one of the words, got {self.unknown!r}")
 
+    def _check_types(self) -> None:
+        wrong = next((token for token in self.tokens if not isinstance(token, str)), None)
+        if wrong is not None:
+            raise TypeError(f"Vocabulary: tokens must be of type str, got {wrong!r:.40}")
+        if not isinstance(self.lowercase, bool):
+            raise TypeError(f"Vocabulary: lowercase must be a bool, got {self.lowercase!r:.40}")
+
     @classmethod
     def characters(cls, lines: Iterable[Sequence[str]]) -> Vocabulary:
-        """The characters (Unicode code points) of the lines, sorted, with ids from 1."""
-        code_points = _engine.distinct_code_points(join_characters(lines))
+        """The characters (Unicode code points) of the lines, sorted, with ids from 1.
+
+        Raises:
+            TypeError: as `pymlp.lines.as_lines`, or the lines are lists.
+        """
+        listed = as_lines(lines, "Vocabulary.characters")
+        code_points = _engine.distinct_code_points(join_characters(listed))
         return cls((CHARACTER_BOUNDARY, *map(chr, code_points)))
 
     @classmethod
@@ -127,8 +145,16 @@ class Vocabulary:
         vocab_size: int | None = None,
         lowercase: bool = False,
     ) -> Vocabulary:
-        """The words of the lines, sorted, with ids from 1; arguments as `from_counts`."""
-        counts = Counter(chain.from_iterable(lines))
+        """The words of the lines, sorted, with ids from 1; arguments as `from_counts`.
+
+        A str falls into words where white space is.
+
+        Raises:
+            TypeError: as `pymlp.lines.as_lines`.
+            ValueError: as `from_counts`.
+        """
+        listed = as_lines(lines, "Vocabulary.words")
+        counts = Counter(chain.from_iterable(map(_words_of, listed)))
         return cls.from_counts(
             list(counts),
             list(counts.values()),
@@ -213,8 +239,8 @@ class Vocabulary:
 
         They are put into lower case if the vocabulary is of such tokens.
         """
-        if self.separator and isinstance(line, str):
-            line = line.split()
+        if self.separator:
+            line = _words_of(line)
         if not self.lowercase:
             return line
         tokens = map(_lower_of(self.separator), line)
@@ -229,9 +255,10 @@ class Vocabulary:
         """Ids of a line, without a boundary; words may come as a list or as one str.
 
         Raises:
+            TypeError: the line is neither a str nor a list of str.
             ValueError: the line holds a token that is not in the vocabulary.
         """
-        tokens = self.split(line)
+        tokens = self.split(*as_lines([line], "Vocabulary.encode"))
         unknown = self.ids.get(self.unknown or "", -1)
         ids = [self.ids.get(token, unknown) for token in tokens]
         if -1 in ids:
@@ -275,5 +302,6 @@ class Vocabulary:
         try:
             fields = json.loads(text)
             return cls(tuple(fields.pop("tokens")), **fields)
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"Vocabulary: not the JSON of a vocabulary: {error}") from None
+        except (AttributeError, KeyError, TypeError, RecursionError, ValueError) as error:
+            reason = str(error).removeprefix("Vocabulary: ")
+            raise ValueError(f"Vocabulary: not the JSON of a vocabulary: {reason}") from None

@@ -13,9 +13,10 @@ import click
 import torch
 
 from pymlp import sources
+from pymlp.commands.data_options import READABLE, opened
 from pymlp.data import Dataset
 from pymlp.rundir import RunDirectory
-from pymlp.text import decode_lines, iterate_lines
+from pymlp.text import iterate_lines
 
 
 def _set_threads(ctx: click.Context, parameter: click.Parameter, value: int | None) -> None:
@@ -68,18 +69,15 @@ run_argument = click.argument("run", callback=open_run)
 
 
 def _read_lines(ctx: click.Context, parameter: click.Parameter, value: str) -> Iterator[str]:
-    if value != "-":
-        return iterate_lines(value)
-    if sys.stdin is None:
-        raise click.ClickException("standard input is closed: name a file, or send lines by a pipe")
-    return decode_lines(sys.stdin.buffer, "standard input")
+    with opened(value) as file:
+        yield from iterate_lines(file)
 
 
-# Its lines, one after the other, plain or gzip; standard input is plain.
+# Its lines, one after the other, plain or gzip.
 text_argument = click.argument(
     "lines",
     metavar="[FILE]",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    type=READABLE,
     default="-",
     callback=_read_lines,
 )

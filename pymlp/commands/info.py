@@ -14,29 +14,33 @@ import torch
 from pymlp import _engine, isa, sources
 from pymlp._library import CUDA_ARCHITECTURES
 from pymlp.commands.common import given, json_option, print_json, say
-from pymlp.commands.data_options import data_config, data_options
+from pymlp.commands.data_options import (
+    READABLE,
+    data_options,
+    file_options,
+    load_data,
+    source_option,
+)
 from pymlp.data import Overlap, names
-
-_FILE = click.Path(exists=True, dir_okay=False)
 
 
 def _check_file(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and value != sources.BUNDLED:
-        _FILE.convert(value, parameter, ctx)  # or exit code 2
+        READABLE.convert(value, parameter, ctx)  # or exit code 2
     return value
 
 
 @click.command(epilog="Example: pymlp info --data names.txt")
-@click.option(
-    "--data",
-    "source",
+@source_option(
+    "Report on the lines of FILE instead, without FILE on the bundled names: how many there "
+    "are, how many are repeated, and how many of dev and test also stand in train.",
+    type=str,
     callback=_check_file,
     is_flag=False,
     flag_value=sources.BUNDLED,
     metavar="[FILE]",
-    help="Report on the lines of FILE instead, without FILE on the bundled names: how many there "
-    "are, how many are repeated, and how many of dev and test also stand in train.",
 )
+@file_options
 @data_options
 @json_option
 def info(source: str | None, as_json: bool, **options: Any) -> None:
@@ -80,7 +84,8 @@ def _cuda_devices() -> list[str]:
 
 
 def _report(source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    data = sources.load(source, config=data_config(source, {}, options))
+    file = None if source == sources.BUNDLED else source
+    data = load_data(file, {}, options)
     report = data.report()
     return {
         "data": source,

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from pymlp.commands.common import given, json_option, print_json, say, shown
-from pymlp.commands.data_options import vocabulary_options
+from pymlp.commands.data_options import READABLE, opened, vocabulary_options
 from pymlp.data import prepare as write_token_file
 
 
 @click.command(epilog="Example: pymlp prepare brown.txt --tokens word --min-count 4")
-@click.argument("text", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("text", type=READABLE)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -21,15 +21,18 @@ from pymlp.data import prepare as write_token_file
 )
 @vocabulary_options
 @json_option
-def prepare(text: Path, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Make a token file of TEXT, plain or gzip, for pymlp train --data.
+def prepare(text: str, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Make a token file of TEXT, plain or gzip, - for standard input, for pymlp train --data.
 
     It holds the vocabulary and the text as integers. Training maps it into memory, so the text may
     be larger than that.
     """
-    out = out or text.with_name(f"{text.name}.tokens")
     chosen = given(options)
-    made = write_token_file(text, out, **({"tokens": "char"} | chosen))
+    with opened(text) as file:
+        if out is None and file.path is None:
+            raise click.UsageError("--out is needed where the text is not a file")
+        out = out or Path(f"{text}.tokens")
+        made = write_token_file(file, out, **({"tokens": "char"} | chosen))
     figures = {
         "tokens": made.n_tokens,
         "lines": made.n_lines,

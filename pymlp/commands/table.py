@@ -11,9 +11,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pymlp import sources
 from pymlp.commands.common import given, json_option, note, print_json, say, threads_option
-from pymlp.commands.data_options import data_config, data_options
+from pymlp.commands.data_options import data_options, load_data, source_option
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
 from pymlp.paper import Neural
@@ -33,12 +32,9 @@ def _rows(ctx: click.Context, parameter: click.Parameter, value: str) -> list[st
 
 
 @click.command(epilog="Example: pymlp table --data brown.txt --rows MLP9,MLP10,KN5")
-@click.option(
-    "--data",
-    "source",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+@source_option(
+    "Text file, one sentence a line, or a token file of `pymlp prepare`; - reads standard input.",
     required=True,
-    help="Text file, one sentence a line, or a token file of `pymlp prepare`.",
 )
 @click.option(
     "--preset",
@@ -90,9 +86,8 @@ def table(
     """
     chosen = given(options)
     config = _config(preset, chosen)
-    prepared = data_config(source, PRESETS[preset].data, chosen)
     sizes = {**PRESETS[preset].model, **chosen}
-    data = sources.load(source, sizes["block_size"], prepared)
+    data = load_data(source, PRESETS[preset].data, chosen, sizes["block_size"])
     with ProgressBar() as progress:
         made = paper_table(
             data,
@@ -101,7 +96,6 @@ def table(
             rows,
             mixture=mixture,
             test=test,
-            source=source,
             callbacks=[progress],
             on_row=lambda row: note(_told(row)),
         )

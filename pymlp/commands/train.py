@@ -19,7 +19,7 @@ from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
 from pymlp.commands.common import given, json_option, note, open_run, shown, threads_option
-from pymlp.commands.data_options import data_config, data_options
+from pymlp.commands.data_options import data_options, file_options, load_data, source_option
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
 from pymlp.model import INITS
@@ -37,13 +37,11 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 @click.command(
     epilog="Example: pymlp train --data names.txt --preset lecture --steps 50000 --out runs/mine"
 )
-@click.option(
-    "--data",
-    "source",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="Text file, one line for each name or sentence, plain or gzip; or a token file of pymlp "
-    "prepare.  [default: the bundled names]",
+@source_option(
+    "Text file, one line for each name or sentence, plain or gzip; or a token file of pymlp "
+    "prepare; - reads standard input.  [default: the bundled names]"
 )
+@file_options
 @data_options
 @click.option(
     "--preset",
@@ -125,12 +123,12 @@ def train(
             if out is not None:
                 _check_vacant(out, overwrite)
             note(train_result.told_settings(preset, chosen, init_from))
-            trainer, source = _new_trainer(source, preset, chosen, init_from, place, progress)
+            trainer = _new_trainer(source, preset, chosen, init_from, place, progress)
         if profile:
             phase_times.begin(trainer)
         with _stopping_on_signals(trainer) as received:
             if not resume:
-                path = _save(trainer, out, preset, source, overwrite)
+                path = _save(trainer, out, preset, overwrite)
             train_result.introduce(trainer, path)
             _fit(trainer, path)
     if profile:
@@ -151,10 +149,11 @@ def _new_trainer(
     init_from: RunDirectory | None,
     device: torch.device,
     progress: Callback,
-) -> tuple[Trainer, str]:
-    """The trainer, and where its data come from."""
+) -> Trainer:
     if init_from is not None:
-        source = source or _source_of(init_from)
+        if source is None:
+            source, files = _source_of(init_from)
+            chosen = {**files, **chosen}
         chosen = {**_settings_of(init_from, chosen), **chosen}
     settings = {**PRESETS[preset].model, **chosen}
     known = {field.name for field in fields(RunConfig)}
@@ -164,28 +163,28 @@ def _new_trainer(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    source = source or sources.BUNDLED
-    prepared = data_config(source, PRESETS[preset].data, chosen)
-    data = sources.load(source, settings["block_size"], prepared)
+    data = load_data(source, PRESETS[preset].data, chosen, settings["block_size"])
     if data.n_empty:
         note(f"{data.n_empty:,} empty lines skipped")
     callbacks = [train_result.FirstLossHint(), progress]
     if init_from is None:
         train_result.hint_at_first_parameters(config)
-        return config.trainer(data, callbacks, device=device), source
-    _check_vocabulary(init_from, data, source)
+        return config.trainer(data, callbacks, device=device)
+    _check_vocabulary(init_from, data, source or sources.BUNDLED)
     dtype = getattr(torch, chosen["dtype"]) if "dtype" in chosen else None
     model = init_from.model().to(device, dtype)
-    return Trainer(model, data, config.train_config(), callbacks), source
+    return Trainer(model, data, config.train_config(), callbacks)
 
 
-def _source_of(run: RunDirectory) -> str:
-    source: str | None = run.config()["data"].get("source")
-    if source is None:
+def _source_of(run: RunDirectory) -> tuple[str | None, dict[str, str]]:
+    """The file of a run's data, None for the bundled names, and the files of dev and test."""
+    files = sources.files_of(run.config()["data"])
+    if "source" not in files:
         raise click.ClickException(
             f"the run in {shown(run.path)} does not say where its data come from: give --data"
         )
-    return source
+    source = files.pop("source")
+    return None if source == sources.BUNDLED else source, files
 
 
 def _settings_of(run: RunDirectory, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,14 +220,12 @@ def _check_vacant(out: Path, overwrite: bool) -> None:
         raise click.ClickException(f"{error} (--resume, --overwrite, --out)") from error
 
 
-def _save(
-    trainer: Trainer, out: Path | None, preset: str, source: str | None, overwrite: bool
-) -> Path:
+def _save(trainer: Trainer, out: Path | None, preset: str, overwrite: bool) -> Path:
     """Make the run directory ``out``, or the first of the preset that nobody else has."""
     while True:
         path = out or run_names.next_free(preset)
         try:
-            trainer.save(path, source=source, overwrite=overwrite)
+            trainer.save(path, overwrite=overwrite)
             return path
         except FileExistsError:
             if out is not None or not path.exists():

@@ -14,6 +14,8 @@ from pymlp.files import write_atomically
 from pymlp.ngram.counts import NGramCounts
 
 _BEGIN, _END = "<s>", "</s>"
+# Readers take the last one for `<unk>`, too.
+_TAKEN = (_BEGIN, _END, "<UNK>")
 _LOG10_E = np.log10(np.e)
 # The customary log10 p of what is never predicted.
 _NEVER = -99.0
@@ -70,11 +72,19 @@ def _base_10(logarithms: NDArray[np.float64]) -> list[float]:
 def _check_spellings(tokens: Sequence[str], vocab_size: int) -> None:
     if len(tokens) != vocab_size:
         raise ValueError(f"write_arpa: expected {vocab_size} tokens, got {len(tokens)}")
-    seen = {_BEGIN, _END}
+    seen = set(_TAKEN)
     for token in tokens[1:]:
-        if token in seen or token.split() != [token]:
+        if not isinstance(token, str):
+            raise TypeError(f"write_arpa: tokens must be of type str, got {token!r}")
+        if token in seen or token.split() != [token] or not _is_text(token):
             raise ValueError(
                 f"write_arpa: {token!r} cannot be a token of an ARPA file: tokens are distinct, "
-                f"not {_BEGIN} or {_END}, not empty and without white space"
+                f"none of {', '.join(_TAKEN)}, not empty and without white "
+                "space, NUL or surrogates; spell it otherwise for the file, a blank as U+2581, say"
             )
         seen.add(token)
+
+
+def _is_text(token: str) -> bool:
+    """Whether readers get the token as it is: C strings end with NUL, UTF-8 has no surrogates."""
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in token)

@@ -5,24 +5,38 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pymlp.data import Dataset, Examples, StreamExamples, TokenStream
 from pymlp.evaluate import perplexity
 
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 
-def checked_ids(ids: ArrayLike, vocab_size: int) -> Ids:
+# What is read as a stream: of a split, such as `Dataset.train`, its own part.
+Stream: TypeAlias = ArrayLike | TokenStream | Examples
+
+
+def checked_ids(ids: Stream, vocab_size: int) -> Ids:
     """A token stream as a vector of int32, not copied where it is one, be it memory-mapped.
 
     Raises:
-        TypeError: the ids are not integers.
+        TypeError: the ids are not integers, or a data set or a table of examples.
         ValueError: they do not have one dimension, or are not all from 0 to `vocab_size` - 1.
     """
+    if isinstance(ids, (Dataset, Examples)) and not isinstance(ids, StreamExamples):
+        raise TypeError(
+            f"a token stream holds integers, got a {type(ids).__name__}: pass data.train, or the "
+            "ids of a TokenStream"
+        )
+    if isinstance(ids, StreamExamples):
+        ids = ids.stream.readable[ids.begin : ids.end]
+    elif isinstance(ids, TokenStream):
+        ids = ids.readable
     stream = np.asarray(ids)
     if stream.ndim != 1:
         raise ValueError(f"a token stream has shape (n,), got {stream.shape}")
@@ -57,12 +71,12 @@ class NGramModel(ABC):
     vocab_size: int
 
     @abstractmethod
-    def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
+    def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:
         """log p of the tokens at positions begin to end of a stream, each after those before it.
 
         Args:
-            ids: (n,) integers from 0 to V - 1; int32 is not copied. A `TokenStream` has them as
-                its `ids`.
+            ids: (n,) integers from 0 to V - 1; int32 is not copied. Or a `TokenStream`, or a split
+                such as `Dataset.dev`, before which are boundaries.
             begin, end: the positions; those before `begin` are read as contexts. None: n.
 
         Returns:
@@ -82,7 +96,7 @@ class NGramModel(ABC):
         stream = np.array([*context, token], np.int64)
         return math.exp(self.log_probs(stream, len(stream) - 1)[0])
 
-    def perplexity(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> float:
+    def perplexity(self, ids: Stream, begin: int = 0, end: int | None = None) -> float:
         """exp of the mean of -`log_probs`; inf where a token has probability 0.
 
         Raises:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pymlp.ngram.base import Floats, Ids, NGramModel, check_span, checked_ids
+from pymlp.ngram.base import Floats, Ids, NGramModel, Stream, check_span, checked_ids
 from pymlp.ngram.counts import NGramCounts
 
 
@@ -34,7 +33,7 @@ class Bigram(NGramModel):
         self.k = float(k)  # counts are int32
         self._counts: NGramCounts | None = None
 
-    def fit(self, ids: ArrayLike) -> Bigram:
+    def fit(self, ids: Stream) -> Bigram:
         """Count the pairs of a stream; its first token follows a boundary.
 
         Args:
@@ -46,7 +45,7 @@ class Bigram(NGramModel):
         self._counts = NGramCounts(ids, 2, self.vocab_size, reset=False)
         return self
 
-    def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
+    def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:
         counts: NGramCounts = self._fitted(self._counts)
         ngrams, contexts, _ = counts.look_up(ids, begin, end)
         total = contexts[:, 1] + self.k * self.vocab_size
@@ -108,7 +107,7 @@ class NeuralBigram(NGramModel):
         self.losses: list[float] = []
         self._weight: Tensor | None = None
 
-    def fit(self, ids: ArrayLike) -> NeuralBigram:
+    def fit(self, ids: Stream) -> NeuralBigram:
         """Train on all pairs of a stream; its first token follows a boundary.
 
         Args:
@@ -147,7 +146,7 @@ class NeuralBigram(NGramModel):
         return weight
 
     @torch.no_grad()
-    def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
+    def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:
         table = F.log_softmax(self.weight.double(), dim=1).numpy()
         stream = checked_ids(ids, self.vocab_size)
         end = len(stream) if end is None else end

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from pymlp.ngram.base import Floats, NGramModel, check_span, checked_ids
+from pymlp.ngram.base import Floats, NGramModel, Stream, check_span, checked_ids
 
 
 class Cache(NGramModel):
@@ -32,7 +32,7 @@ class Cache(NGramModel):
         self.vocab_size = vocab_size
         self.window = window
 
-    def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
+    def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:
         """As `NGramModel.log_probs`; -inf where the token was not among the last `window` ones."""
         stream = checked_ids(ids, self.vocab_size)
         end = len(stream) if end is None else end

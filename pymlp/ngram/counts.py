@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from pymlp import _engine
-from pymlp.ngram.base import checked_ids
+from pymlp.ngram.base import Stream, checked_ids
 
 
 class Occurrences(NamedTuple):
@@ -43,7 +43,7 @@ class NGramCounts:
         TypeError, ValueError: an argument is not as described.
     """
 
-    def __init__(self, ids: ArrayLike, order: int, vocab_size: int, reset: bool = True) -> None:
+    def __init__(self, ids: Stream, order: int, vocab_size: int, reset: bool = True) -> None:
         stream = checked_ids(ids, vocab_size)
         self.native = _engine.NGramCounts(
             ids=stream, order=order, vocab_size=vocab_size, reset=reset
@@ -53,7 +53,7 @@ class NGramCounts:
         self.reset = reset
         self.n_tokens = len(stream)
 
-    def look_up(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Occurrences:
+    def look_up(self, ids: Stream, begin: int = 0, end: int | None = None) -> Occurrences:
         """How often the n-grams at each position of a stream, and their contexts, were counted.
 
         What was never met has 0. With `reset`, where a context stops at a boundary, longer ones

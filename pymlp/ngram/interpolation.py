@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from pymlp.ngram.base import Floats, NGramModel
+from pymlp.ngram.base import Floats, NGramModel, Stream
 from pymlp.ngram.bins import frequency_bins
 from pymlp.ngram.counts import NGramCounts, Occurrences
 from pymlp.ngram.mixture import Mixture
@@ -40,7 +40,7 @@ class DeletedInterpolation(NGramModel):
         self._mixture = Mixture("binned")
 
     def fit(
-        self, ids: ArrayLike, held_out: ArrayLike, *, tolerance: float = 1e-5
+        self, ids: Stream, held_out: Stream, *, tolerance: float = 1e-5
     ) -> DeletedInterpolation:
         """Count in one text and learn the weights on another.
 
@@ -63,7 +63,7 @@ class DeletedInterpolation(NGramModel):
         weights: Floats = self._fitted(self._mixture.weights)
         return weights
 
-    def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
+    def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:
         counts: NGramCounts = self._fitted(self._counts)
         return self._mixture.log_probs(*self._components(counts, counts.look_up(ids, begin, end)))
 

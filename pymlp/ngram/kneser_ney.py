@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike
 
-from numpy.typing import ArrayLike
-
 from pymlp import _engine
 from pymlp.ngram.arpa import write_arpa
-from pymlp.ngram.base import Floats, NGramModel, checked_ids
+from pymlp.ngram.base import Floats, NGramModel, Stream, checked_ids
 from pymlp.ngram.counts import NGramCounts
 
 
@@ -52,7 +50,7 @@ class KneserNey(NGramModel):
         self._counts: NGramCounts | None = None
         self._native: _engine.KneserNey | None = None
 
-    def fit(self, ids: ArrayLike) -> KneserNey:
+    def fit(self, ids: Stream) -> KneserNey:
         """Count and estimate; what was fitted before is forgotten.
 
         Args:
@@ -77,7 +75,7 @@ class KneserNey(NGramModel):
         native: _engine.KneserNey = self._fitted(self._native)
         return [native.discounts(n) for n in range(1, self.order + 1)]
 
-    def log_probs(self, ids: ArrayLike, begin: int = 0, end: int | None = None) -> Floats:
+    def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:
         native: _engine.KneserNey = self._fitted(self._native)
         stream = checked_ids(ids, self.vocab_size)
         return native.log_probs(stream, begin, len(stream) if end is None else end)
@@ -95,7 +93,9 @@ class KneserNey(NGramModel):
 
         Raises:
             RuntimeError: the model was not fitted.
+            TypeError: a spelling is no str.
             ValueError: contexts run across lines (`reset=False`), which ARPA files cannot say; or
-                a spelling is empty, repeated, `<s>`, `</s>`, or holds white space.
+                a spelling is empty, repeated, `<s>`, `</s>`, `<UNK>`, or holds white space, NUL or
+                a surrogate.
         """
         write_arpa(path, self.counts, self._fitted(self._native), tokens)
