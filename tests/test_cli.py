@@ -341,7 +341,7 @@ def test_bench_passes_everything_on(monkeypatch):
         (["train", "--batchsize", "3"], 2, "--batch-size"),
         (["train", "--steps", "0"], 2, "'--steps': 0 is not in the range x>=1"),
         (["train", "--steps", str(2**64)], 2, "steps must be at most"),
-        (["train", "--n-hidden", str(2**64)], 2, "n_hidden must be at most 281474976710656"),
+        (["train", "--n-hidden", str(2**64)], 2, "--n-hidden must be at most 281474976710656"),
         (["train", "--steps", str(2**47)], 1, "not enough memory: "),
         (["train", "--lr", "1e39"], 2, "lr must be finite and above 0 and at most 1e+38"),
         (["train", "--threads", "100000"], 2, "100000 is not in the range 1<=x<=1024"),
