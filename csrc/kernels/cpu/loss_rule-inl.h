@@ -33,5 +33,8 @@ struct LossRule {
     return per_row ? problem.grad_output[n] : common_row_scale;
   }
 
-  bool ignores(int64_t n) const { return problem.target[n] == softmax.ignore_index; }
+  // After the losses of all rows: the loss, unless each row's is wanted.
+  void reduce(A* loss) const {
+    softmax.reduce(problem.options.reduction, losses, problem.N, normalizer, loss);
+  }
 };
