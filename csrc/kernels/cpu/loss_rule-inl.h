@@ -23,8 +23,10 @@ struct LossRule {
     }
     if (reduction == Reduction::mean) normalizer = softmax.total_weight(p.target, p.N);
     const A factor = A((p.grad_output ? p.grad_output[0] : A(1)) / normalizer);
-    // A mean over nothing has an infinite factor, which rows that are ignored must not meet.
-    (normalizer == 0 ? common_row_scale : common_scale) = factor;
+    // The factor of a mean over nothing is infinite, of one over NaN it is NaN: rows that are
+    // ignored must not meet it.
+    const bool finite = factor - factor == 0;
+    (finite ? common_scale : common_row_scale) = factor;
   }
 
   // Factor of the gradient of row n.
