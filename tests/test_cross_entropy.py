@@ -189,7 +189,8 @@ def test_any_class_weights_and_logits_behave_as_in_torch_whoever_computes(isa, m
     some = random.Random(0).sample(everything, 400)
     large = [(*combination[:-1], WAYS[2]) for combination in some[:5]]
     for logits, ids, weights, reduction, smoothing, (dtype, threshold, copies) in some + large:
-        input, target = torch.tensor(logits).repeat(copies, 1), torch.tensor(ids).repeat(copies)
+        input = torch.tensor(logits, dtype=torch.float32).repeat(copies, 1)
+        target = torch.tensor(ids).repeat(copies)
         weight = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         options = {"reduction": reduction, "label_smoothing": smoothing}
         monkeypatch.setattr(functional, "_WORTH_FUSING", threshold)
