@@ -97,12 +97,12 @@ inline Exponential<T> reduced_exp(Vec<T> x) {
   return {n, fma(r * r, horner(r, C::p), r) + constant(T(1))};
 }
 
-// m 2ⁿ, where a Vec has no instruction for it. In two factors, since 2ⁿ alone may be subnormal or
-// infinite where the result is not.
+// m 2ⁿ, or 0 where x < lowest; where a Vec has no instruction for it. In two factors, since 2ⁿ
+// alone may be infinite where the result is not.
 template <class T>
-inline Vec<T> scale_by_power_of_two(Vec<T> m, Vec<T> n) {
+inline Vec<T> scale_by_power_of_two(Vec<T> m, Vec<T> n, Vec<T> x, Vec<T> lowest) {
   const Vec<T> half = round_to_integer(n * constant(T(0.5)));
-  return m * power_of_two(half) * power_of_two(n - half);
+  return less_select(x, lowest, constant(T(0)), m * power_of_two(half) * power_of_two(n - half));
 }
 
 // 0 for x below `lowest`, which is exp_lowest or more. Inlined always: a call would save and load
@@ -112,7 +112,7 @@ __attribute__((always_inline)) inline Vec<T> exp(Vec<T> x, Vec<T> lowest) {
   using C = MathConstants<T>;
   const Exponential<T> e =
       reduced_exp(max(constant(C::exp_lowest), min(constant(C::exp_highest), x)));
-  return less_select(x, lowest, constant(T(0)), scale_by_power_of_two(e.m, e.n));
+  return scale_by_power_of_two(e.m, e.n, x, lowest);
 }
 
 template <class T>
