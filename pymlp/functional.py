@@ -97,14 +97,19 @@ def cross_entropy(
     takes; int32 targets are accepted too. Inputs (N, V) with class ids (N,) run the fused kernel,
     which keeps two numbers a row for the backward instead of an (N, V) array; probability targets,
     uint8 ids, further dimensions, differentiable class weights and, in eager mode on the CPU,
-    inputs of less than 524,288 elements go to PyTorch's own op.
+    inputs of less than 524,288 elements go to PyTorch's own op. Which of them computes depends on
+    size and dtype of the ids; the results are the same but for rounding. The kernel takes
+    probabilities below the smallest normal number for 0 (docs/architecture.md, "Subnormal
+    numbers").
 
     Args:
         input: (N, V) logits; (V,) and (N, V, d1, ...) are accepted.
         target: class ids in [0, V) or `ignore_index`, int32 or int64, shape (N,); or probabilities
             shaped as `input`.
         weight: (V,) weight of every class, dtype of `input`, or None for ones.
-        ignore_index: the id whose rows count for nothing.
+        ignore_index: the id whose rows count for nothing: their loss is 0. Their gradient is 0
+            too; as in PyTorch it is nan where 0 times a gradient is undefined, in a row that holds
+            nan or inf, or nothing but -inf, and under smoothing with a weight of nan or inf.
         reduction: "mean" (over the weights of the targets), "sum" or "none".
         label_smoothing: share in [0, 1] of each target that is spread evenly over the classes.
 

@@ -1,6 +1,8 @@
 """cross_entropy against literals and F.cross_entropy, with every instruction set."""
 
+import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 from ops_testing import (
     DTYPES,
     WORTH_FUSING,
+    Case,
     assert_no_worse_than_torch,
     assert_same,
     make_case,
@@ -49,6 +52,39 @@ EXTREMES = [
     [NAN, 0.0, 1.0],
     [0.0, 0.0, NAN],
 ]
+
+
+# Class weights of which not every target has one, and targets for three rows.
+CLASS_WEIGHTS = [
+    None,
+    [1, 0, 0, 0],
+    [0, 0, 0, 0],
+    [INF, 1, 1, 1],
+    [1, 1, 1, INF],
+    [NAN, 1, 1, 1],
+    [1, 1, NAN, 1],
+    [INF, 0, 1, 1],
+    [INF, NAN, 0, 1],
+]
+TARGETS = [[0, 1, 3], [1, 2, 3], [2, 2, -100], [-100, 1, 3], [-100, -100, -100]]
+# Their logits, of which the first row's are out of the ordinary.
+LOGITS = [
+    [[0, 1, 2, -1], [1, 0, 0.5, 2], [0, 0, 0, 0]],
+    [[200, 0, 0, 0], [0, 200, 0, 0], [0, 0, 0, 200]],
+    [[0, 1, -INF, 2], [-INF, 0, 1, 2], [0, 1, 2, 3]],
+    [[NAN, 0, 1, 2], [0, 1, 2, 3], [0, 0, 0, 0]],
+    [[INF, 0, 1, 2], [0, 1, 2, 3], [0, 0, 0, 0]],
+    [[-INF, -INF, -INF, -INF], [0, 1, 2, 3], [0, 0, 0, 0]],
+]
+# What decides who computes: the type of ids, the threshold, and copies of the rows.
+WAYS = [(torch.int64, 0, 1), (torch.int32, WORTH_FUSING, 1), (torch.int64, WORTH_FUSING, 44_000)]
+
+
+def loss_and_gradient(function, input, target, weight, **options):
+    leaf = input.clone().requires_grad_()
+    loss = function(leaf, target, weight, **options)
+    loss.sum().backward()
+    return loss.detach(), leaf.grad
 
 
 def test_literal():
@@ -103,6 +139,18 @@ def test_one_class(isa):
         assert input.grad.tolist() == [[0], [0]]
 
 
+@on_the_cpu
+def test_probabilities_that_would_be_subnormal_are_0(isa):
+    logits = torch.tensor([0.0, -86.0, -88.0, -103.0, -INF]).repeat(3, 1)
+    target = torch.tensor([0, 0, -100])
+    _, gradient = loss_and_gradient(cross_entropy, logits, target, None, reduction="sum")
+    assert gradient[0, 1].item() == pytest.approx(math.exp(-86), rel=1e-5)
+    assert not gradient[:, 2:].any()
+    _, gradient = loss_and_gradient(cross_entropy, logits.double(), target, None, reduction="sum")
+    assert gradient[0, 3].item() == pytest.approx(math.exp(-103), rel=1e-12)
+    assert not gradient[:, 4].any()
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("n", [0, 3])
 def test_nothing_that_counts_is_as_in_torch(isa, n, reduction):
@@ -130,6 +178,73 @@ def test_class_weights_of_zero(isa):
     case = make_case("cross_entropy", N=20, V=5, class_weight=True, label_smoothing=0.2)
     case.options["weight"][1::2] = 0
     assert_no_worse_than_torch(case, torch.float32)
+
+
+def test_any_class_weights_and_logits_behave_as_in_torch_whoever_computes(isa, monkeypatch):
+    everything = list(
+        itertools.product(
+            LOGITS, TARGETS, CLASS_WEIGHTS, ("none", "sum", "mean"), (0.0, 0.1, 1.0), WAYS[:2]
+        )
+    )
+    some = random.Random(0).sample(everything, 400)
+    large = [(*combination[:-1], WAYS[2]) for combination in some[:5]]
+    for logits, ids, weights, reduction, smoothing, (dtype, threshold, copies) in some + large:
+        input = torch.tensor(logits, dtype=torch.float32).repeat(copies, 1)
+        target = torch.tensor(ids).repeat(copies)
+        weight = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+        options = {"reduction": reduction, "label_smoothing": smoothing}
+        monkeypatch.setattr(functional, "_WORTH_FUSING", threshold)
+        found = loss_and_gradient(cross_entropy, input, target.to(dtype), weight, **options)
+        expected = loss_and_gradient(F.cross_entropy, input, target, weight, **options)
+        torch.testing.assert_close(
+            found,
+            expected,
+            equal_nan=True,
+            atol=1e-6,
+            rtol=1e-4,
+            msg=lambda text, at=(logits, ids, weights, options, dtype): f"{at}: {text}",
+        )
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_an_ignored_row_has_a_gradient_of_nan_where_its_softmax_is_undefined(isa, way, monkeypatch):
+    dtype, threshold, copies = way
+    monkeypatch.setattr(functional, "_WORTH_FUSING", threshold)
+    rows = torch.tensor(
+        [[NAN, 0, 1, 2], [INF, 0, 1, 2], [-INF] * 4, [-INF, 0, 1, 2], [9e4, 0, 1, 2], [0, 0, 0, 0]]
+    )
+    target = torch.tensor([-100, -100, -100, -100, -100, 1], dtype=dtype)
+    for options in ({}, {"label_smoothing": 0.1}):
+        loss, gradient = loss_and_gradient(
+            cross_entropy, rows.repeat(copies, 1), target.repeat(copies), None, **options
+        )
+        assert loss.item() == pytest.approx(math.log(4), rel=1e-5)
+        assert gradient[:3].isnan().all()
+        assert not gradient[3:5].any()
+        assert gradient[5].isfinite().all()
+
+
+def near_equal(V, offset, weight=None, **options):
+    """Two rows of logits that are equal but for a thousandth."""
+    generator = seeded(V)
+    input = offset + 1e-3 * torch.randn(2, V, generator=generator, dtype=torch.float64)
+    if weight is not None:
+        options["weight"] = torch.full((V,), weight, dtype=torch.float64)
+    target = torch.randint(V, (2,), generator=generator)
+    return Case("cross_entropy", {"target": target}, {"input": input}, options)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
+def test_sums_over_many_classes_keep_their_digits(isa, label_smoothing):
+    for V, offset, weight in (
+        (50_257, 0, None),
+        (50_257, 100, 0.3),
+        (50_257, -1000, None),
+        (600_000, 0, None),
+        (600_000, 0, 0.3),
+    ):
+        case = near_equal(V, offset, weight, label_smoothing=label_smoothing)
+        assert_no_worse_than_torch(case, torch.float32)
 
 
 def test_targets_that_weigh_nothing_together_are_as_in_torch(isa):

@@ -5,9 +5,18 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, results, seeded
+from ops_testing import (
+    DTYPES,
+    Case,
+    assert_no_worse_than_torch,
+    make_case,
+    plain,
+    random_like,
+    results,
+    seeded,
+)
 
-from pymlp import functional, linear_cross_entropy
+from pymlp import functional, linear_cross_entropy, reference
 
 pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
@@ -161,6 +170,42 @@ def test_class_weights_of_zero(isa):
     case = make_case("linear_cross_entropy", N=20, V=5, class_weight=True, label_smoothing=0.2)
     case.options["weight"][1::2] = 0
     assert_no_worse_than_torch(case, torch.float32)
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 1.0}, {"z_loss": 0.1}], ids=str)
+def test_sums_over_many_classes_keep_their_digits(isa, options):
+    V = 50_257
+    input, weight = (torch.zeros(shape, dtype=torch.float64) for shape in ((2, 3), (V, 3)))
+    parameters = {"input": 1e-3 * random_like(input), "linear_weight": random_like(weight)}
+    for class_weight in (None, torch.full((V,), 0.3, dtype=torch.float64)):
+        terms = options | {"weight": class_weight}
+        case = Case("linear_cross_entropy", {"target": torch.tensor([7, V - 1])}, parameters, terms)
+        assert_no_worse_than_torch(case, torch.float32)
+
+
+@pytest.mark.parametrize("V", [4, 1100])
+@pytest.mark.parametrize("terms", [{}, {"label_smoothing": 0.1}, {"z_loss": 0.1}], ids=str)
+def test_class_weights_that_are_not_finite_behave_as_in_torch(isa, V, terms):
+    for reduction in ("none", "sum", "mean"):
+        for first in ([math.inf, 1, 1], [math.nan, 1, 1], [1, 1, math.inf], [1, 0, 0], [0, 0, 0]):
+            case = make_case("linear_cross_entropy", N=5, V=V, reduction=reduction, **terms)
+            case.ids["target"][:] = torch.tensor([1, 2, 1, -100, -100])
+            case.options["weight"] = torch.ones(V, dtype=torch.float64)
+            case.options["weight"][:3] = torch.tensor(first, dtype=torch.float64)
+            ours, expected = results(functional, case), results(reference, case)
+            for name in expected:
+                torch.testing.assert_close(ours[name], expected[name], equal_nan=True)
+
+
+@pytest.mark.parametrize("V", [4, 1100])
+def test_an_ignored_row_has_a_gradient_of_nan_where_its_softmax_is_undefined(isa, V):
+    case = make_case("linear_cross_entropy", N=4, V=V, ignored=3)
+    case.parameters["input"][0, 0] = math.inf
+    ours, expected = results(functional, case), results(plain, case)
+    assert ours["dinput"][0].isnan().all()
+    assert not ours["dinput"][1:3].any()
+    for name in expected:
+        torch.testing.assert_close(ours[name], expected[name], equal_nan=True)
 
 
 @pytest.mark.parametrize("leading", [(7,), (2, 3), ()])

@@ -5,6 +5,8 @@
 #include <system_error>
 #include <utility>
 
+#include "engine/flush_subnormals.h"
+
 namespace pymlp {
 
 namespace {
@@ -104,6 +106,7 @@ void Team::check_in(int64_t work) const {
 }
 
 void Team::run_portion(int64_t total, int64_t cost, const RangeBody& body) const {
+  const FlushSubnormals flush;
   if (threads_ > 1 && total > 1 && total * cost > alone_work) {
     run_together(total, body);
   } else {
@@ -143,6 +146,7 @@ void Team::claim_and_run(int slot, uint64_t job) const {
 }
 
 void Team::work(int slot) {
+  const FlushSubnormals flush;
   uint64_t done = 0;
   while (wait_for_job(done)) {
     done = job_.number.load(std::memory_order_acquire);

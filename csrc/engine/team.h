@@ -20,6 +20,7 @@ namespace pymlp {
 // portions. A thread that waits spins for a while, then lets
 // others run, then sleeps. The calling thread takes over the ranges that no other thread has begun,
 // so that it never waits for a thread which the machine has no core for.
+// Phases are computed without subnormal numbers, by all threads: see FlushSubnormals.
 class Team final : public Parallel {
  public:
   // threads: how many compute, the calling one included. before_phase: called by the calling thread

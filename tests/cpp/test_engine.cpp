@@ -1,6 +1,8 @@
 // The engine's threads and its training loop, on arrays of exactly their size for the sanitizers.
 #include <array>
 #include <atomic>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <stdexcept>
@@ -219,6 +221,39 @@ TEST(training_gives_the_same_bits_on_any_number_of_threads) {
       }
     }
   }
+}
+
+TEST(team_works_without_subnormal_numbers_and_its_caller_with_them) {
+  const volatile float smallest = std::numeric_limits<float>::min();
+  bool kept = true;
+  const auto keeps_subnormals = [&] { return smallest * 0.5f > 0; };
+  for (int threads : {1, 3}) {
+    const Team team(threads, [&] { kept &= keeps_subnormals(); });
+    std::vector<float> halves(1000, 1);
+    for (int repeat = 0; repeat < 20; ++repeat) {
+      team.run({"halve", 1000, 1 << 20}, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) halves[i] = smallest * 0.5f;
+      });
+      CHECK(halves == std::vector<float>(1000, 0));
+      CHECK(kept && keeps_subnormals());
+    }
+  }
+}
+
+TEST(moments_that_decay_become_zero_with_any_number_of_threads) {
+  Run run(words);
+  run.use_adamw();
+  for (float& moment : run.first[0]) moment = 1.2e-38f;
+  Run other = run;
+  run.train(Team(1));
+  other.train(Team(3));
+  CHECK(run.parameters == other.parameters && run.first == other.first);
+  int64_t zeros = 0;
+  for (const float moment : run.first[0]) {
+    zeros += moment == 0;
+    CHECK(moment == 0 || std::fabs(moment) >= std::numeric_limits<float>::min());
+  }
+  CHECK(zeros > 0);  // of words that do not occur
 }
 
 TEST(a_step_that_is_abandoned_changes_nothing) {

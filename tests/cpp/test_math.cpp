@@ -51,12 +51,19 @@ double worst_of_all_floats(Kernel kernel, Truth truth) {
                   worst_float(kernel, truth, minus, minus | infinity, stride));
 }
 
+// exp as the kernels have it: 0 where it would be less than the smallest normal number.
+template <class T, class Wide>
+Wide flushed_exp(Wide x) {
+  const Wide e = std::exp(x);
+  return e < Wide(std::numeric_limits<T>::min()) ? Wide(0) : e;
+}
+
 }  // namespace
 
 TEST(exp_and_tanh_float32_error) {
   fixture::for_each_isa([](const pymlp::KernelTable& table) {
     const pymlp::Kernels<float>& kernels = table.float32;
-    const double e = worst_of_all_floats(kernels.exp, [](double x) { return std::exp(x); });
+    const double e = worst_of_all_floats(kernels.exp, flushed_exp<float, double>);
     const double t = worst_of_all_floats(kernels.tanh, [](double x) { return std::tanh(x); });
     std::cout << "  float32 " << table.isa << ": exp " << e << ", tanh " << t << " ulp\n";
     CHECK(e <= 2.0);
@@ -76,7 +83,7 @@ TEST(exp_and_tanh_float64_error) {
       table.float64.exp(1, &x, &e);
       table.float64.tanh(1, &y, &t);
       table.float64.tanh(1, &z, &small);
-      if (x < 709.7) worst_exp = std::max(worst_exp, ulps(e, std::exp((long double)x)));
+      if (x < 709.7) worst_exp = std::max(worst_exp, ulps(e, flushed_exp<double, long double>(x)));
       worst_tanh = std::max(worst_tanh, ulps(t, std::tanh((long double)y)));
       worst_tanh = std::max(worst_tanh, ulps(small, std::tanh((long double)z)));
     }

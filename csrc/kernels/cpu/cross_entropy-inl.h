@@ -53,14 +53,12 @@ struct CrossEntropyForward {
       for (int64_t i = 0; i < count; ++i) {
         softmax[2 * (n + i)] = rows[i].maximum;
         softmax[2 * (n + i) + 1] = rows[i].sum;
-        const int64_t target = p.target[n + i];
-        const bool ignored = target == rule.ignore_index;
-        row_loss[n + i] = ignored ? A(0) : rule.loss(x + i * pass.V, rows[i], target);
+        row_loss[n + i] = rule.loss(x + i * pass.V, rows[i], p.target[n + i]);
       }
     });
     const bool mean = p.options.reduction == Reduction::mean;
-    reduce_losses(p.options.reduction, row_loss, p.N, mean ? rule.total_weight(p.target, p.N) : 1,
-                  loss);
+    rule.reduce(p.options.reduction, row_loss, p.N, mean ? rule.total_weight(p.target, p.N) : 1,
+                loss);
   }
 };
 
@@ -85,13 +83,8 @@ struct CrossEntropyBackward {
     pass.for_rows(parallel, [&](int64_t begin, int64_t count, const A* x) {
       for (int64_t n = begin; n < begin + count; ++n, x += V) {
         A* dx = writable(dinput + n * V, dinput_scratch + scratch_size<S>(n % pass.chunk * V));
-        const int64_t target = p.target[n];
-        if (target == rule.ignore_index) {
-          fill(dx, V, A(0));
-        } else {
-          const RowSoftmax<A> row{softmax[2 * n], softmax[2 * n + 1]};
-          rule.gradient(x, row, target, per_row ? grad_output[n] : shared, dx);
-        }
+        const RowSoftmax<A> row{softmax[2 * n], softmax[2 * n + 1]};
+        rule.gradient(x, row, p.target[n], per_row ? grad_output[n] : shared, dx);
         narrow(dx, V, dinput + n * V);
       }
     });

@@ -75,11 +75,6 @@ struct LinearCrossEntropyPass {
 
   void row(const LossRule<S>& rule, int64_t n, RowSoftmax<A> softmax, A* x, bool gradient) const {
     const int64_t target = problem.target[n];
-    if (target == rule.softmax.ignore_index) {
-      rule.losses[n] = 0;
-      if (gradient) fill(x, V, A(0));
-      return;
-    }
     rule.losses[n] = rule.softmax.loss(x, softmax, target);
     if (!gradient) return;
     const bool capped = rule.softmax.softcap > 0;
@@ -149,7 +144,7 @@ struct LinearCrossEntropyKernel {
                      {columns, dweight, p.V, false}, dbias);
       });
     });
-    reduce_losses(p.options.reduction, rule.losses, p.N, rule.normalizer, loss);
+    rule.reduce(loss);
     if (dweight) finish(dweight, p.V * p.H, rule.common_scale, d.weight);
     if (dbias) finish(dbias, p.V, rule.common_scale, d.bias);
   }

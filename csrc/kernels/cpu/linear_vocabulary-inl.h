@@ -41,7 +41,7 @@ struct LinearVocabularyKernel {
     for_chunks(0, N, pass.chunk, [&](int64_t first, int64_t last) {
       chunk(rule, layer, first, last, gradients, parallel);
     });
-    reduce_losses(problem.options.reduction, rule.losses, N, rule.normalizer, loss);
+    rule.reduce(loss);
   }
 
  private:

@@ -23,8 +23,10 @@ struct LossRule {
     }
     if (reduction == Reduction::mean) normalizer = softmax.total_weight(p.target, p.N);
     const A factor = A((p.grad_output ? p.grad_output[0] : A(1)) / normalizer);
-    // A mean over nothing has an infinite factor, which rows that are ignored must not meet.
-    (normalizer == 0 ? common_row_scale : common_scale) = factor;
+    // The factor of a mean over nothing is infinite, of one over NaN it is NaN: rows that are
+    // ignored must not meet it.
+    const bool finite = factor - factor == 0;
+    (finite ? common_scale : common_row_scale) = factor;
   }
 
   // Factor of the gradient of row n.
@@ -33,5 +35,8 @@ struct LossRule {
     return per_row ? problem.grad_output[n] : common_row_scale;
   }
 
-  bool ignores(int64_t n) const { return problem.target[n] == softmax.ignore_index; }
+  // After the losses of all rows: the loss, unless each row's is wanted.
+  void reduce(A* loss) const {
+    softmax.reduce(problem.options.reduction, losses, problem.N, normalizer, loss);
+  }
 };

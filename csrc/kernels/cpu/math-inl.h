@@ -3,7 +3,8 @@
 // Error bounds, checked by tests/cpp/test_math.cpp against the C library in twice the precision on
 // a dense sample of all inputs (PYMLP_EXHAUSTIVE=1: every float32): at most 2 ulp for exp and for
 // tanh. tanh is odd, monotone where it saturates and exactly ±1 beyond |x| = 9.02
-// (float64: 19.1); exp underflows gradually and overflows to infinity; NaN gives NaN.
+// (float64: 19.1); exp overflows to infinity, and is 0 where it would be less than the smallest
+// normal number (x < -87.34; float64: -708.4), so that no step of it is subnormal; NaN gives NaN.
 //
 // exp(x) = 2ⁿ exp(r) with x = n ln 2 + r, |r| <= ln(2)/2, and exp(r) = 1 + r + r² P(r).
 // tanh(x) = x + x³ Q(x²) for |x| <= 0.625, and 1 - 2 / (exp(2|x|) + 1) with the sign of x beyond.
@@ -22,7 +23,10 @@ struct MathConstants<float> {
   // ln 2 in two parts; n * ln2_high is exact for every n that occurs.
   static constexpr float ln2_high = 0.693359375f;
   static constexpr float ln2_low = -2.12194440054690583e-4f;
-  static constexpr float exp_lowest = -104.0f, exp_highest = 89.0f;  // 0 and infinity lie beyond
+  // 0 and infinity lie beyond. The lowest is the first number whose exp is normal.
+  static constexpr float exp_lowest = -87.33654022f, exp_highest = 89.0f;
+  static constexpr int mantissa = 23;
+  using Bits = uint32_t;
   static constexpr float tanh_saturated = 10.0f;
   static constexpr float p[] = {0.5000000027f, 0.1666657697f, 0.04166637513f, 0.008363181275f,
                                 0.001394112437f};
@@ -37,7 +41,9 @@ struct MathConstants<double> {
   static constexpr double log2_e = 1.44269504088896340736;
   static constexpr double ln2_high = 0.693145751953125;
   static constexpr double ln2_low = 1.42860682030941723212e-6;
-  static constexpr double exp_lowest = -746.0, exp_highest = 710.0;
+  static constexpr double exp_lowest = -708.3964185322641, exp_highest = 710.0;
+  static constexpr int mantissa = 52;
+  using Bits = uint64_t;
   static constexpr double tanh_saturated = 20.0;
   static constexpr double p[] = {0.500000000000000102,     0.166666666666666745,
                                  0.0416666666666241246,    0.00833333333332220662,
@@ -91,21 +97,38 @@ inline Exponential<T> reduced_exp(Vec<T> x) {
   return {n, fma(r * r, horner(r, C::p), r) + constant(T(1))};
 }
 
-// m 2ⁿ, where a Vec has no instruction for it. In two factors, since 2ⁿ alone may be subnormal or
-// infinite where the result is not.
+// m 2ⁿ, or 0 where x < lowest; where a Vec has no instruction for it. In two factors, since 2ⁿ
+// alone may be infinite where the result is not.
 template <class T>
-inline Vec<T> scale_by_power_of_two(Vec<T> m, Vec<T> n) {
+inline Vec<T> scale_by_power_of_two(Vec<T> m, Vec<T> n, Vec<T> x, Vec<T> lowest) {
   const Vec<T> half = round_to_integer(n * constant(T(0.5)));
-  return m * power_of_two(half) * power_of_two(n - half);
+  return less_select(x, lowest, constant(T(0)), m * power_of_two(half) * power_of_two(n - half));
 }
 
-// Inlined always: a call would save and load all that the caller has in registers.
+// 0 for x below `lowest`, which is exp_lowest or more. Inlined always: a call would save and load
+// all that the caller has in registers.
 template <class T>
-__attribute__((always_inline)) inline Vec<T> exp(Vec<T> x) {
+__attribute__((always_inline)) inline Vec<T> exp(Vec<T> x, Vec<T> lowest) {
   using C = MathConstants<T>;
   const Exponential<T> e =
       reduced_exp(max(constant(C::exp_lowest), min(constant(C::exp_highest), x)));
-  return scale_by_power_of_two(e.m, e.n);
+  return scale_by_power_of_two(e.m, e.n, x, lowest);
+}
+
+template <class T>
+__attribute__((always_inline)) inline Vec<T> exp(Vec<T> x) {
+  return exp(x, constant(MathConstants<T>::exp_lowest));
+}
+
+// A `lowest` for exp with which factor * exp(x) is 0 or normal: between the first such number and
+// 2 ln 2 above it.
+template <class T>
+inline T lowest_argument(T factor) {
+  using C = MathConstants<T>;
+  typename C::Bits bits;
+  __builtin_memcpy(&bits, &factor, sizeof(T));
+  const T exponent = T(int64_t((bits << 1) >> (C::mantissa + 1))) - C::exponent_bias;
+  return exponent < 0 ? C::exp_lowest + (1 - exponent) / C::log2_e : C::exp_lowest;
 }
 
 template <class T>

@@ -79,8 +79,7 @@ struct MlpCrossEntropyKernel {
       losses_of_rows(rule, first, last, gradients, parallel);
       if (gradients) backward_columns(first, last, parallel, finished, rule.common_scale);
     });
-    const LinearCrossEntropy<S>& output = last_layer.problem;
-    reduce_losses(output.options.reduction, rule.losses, N, rule.normalizer, loss);
+    rule.reduce(loss);
     return rule.common_scale;
   }
 

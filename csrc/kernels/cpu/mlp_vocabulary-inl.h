@@ -88,7 +88,7 @@ struct MlpVocabularyKernel {
         backward(first, panels, parallel, ends ? Stop::never : Stop::anywhere);
       }
     });
-    reduce_losses(problem.output.options.reduction, rule.losses, N, rule.normalizer, loss);
+    rule.reduce(loss);
     return rule.common_scale;
   }
 

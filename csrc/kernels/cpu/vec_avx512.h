@@ -38,7 +38,10 @@ struct Vec<float> {
   friend Vec shift_exponent(Vec a) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23))};
   }
-  friend Vec scale_by_power_of_two(Vec m, Vec n) { return {_mm512_scalef_ps(m.v, n.v)}; }
+  friend Vec scale_by_power_of_two(Vec m, Vec n, Vec x, Vec lowest) {
+    const __mmask16 kept = _mm512_cmp_ps_mask(x.v, lowest.v, _CMP_NLT_UQ);
+    return {_mm512_maskz_scalef_ps(kept, m.v, n.v)};
+  }
 
   float reduce_add() const { return _mm512_reduce_add_ps(v); }
   float reduce_max() const { return _mm512_reduce_max_ps(v); }
@@ -82,7 +85,10 @@ struct Vec<double> {
   friend Vec shift_exponent(Vec a) {
     return {_mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a.v), 52))};
   }
-  friend Vec scale_by_power_of_two(Vec m, Vec n) { return {_mm512_scalef_pd(m.v, n.v)}; }
+  friend Vec scale_by_power_of_two(Vec m, Vec n, Vec x, Vec lowest) {
+    const __mmask8 kept = _mm512_cmp_pd_mask(x.v, lowest.v, _CMP_NLT_UQ);
+    return {_mm512_maskz_scalef_pd(kept, m.v, n.v)};
+  }
 
   double reduce_add() const { return _mm512_reduce_add_pd(v); }
   double reduce_max() const { return _mm512_reduce_max_pd(v); }

@@ -36,16 +36,17 @@ struct VocabularyPass {
   VocabularyBlocks blocks;
   int64_t V, width, chunk;
   bool gradients;
-  A* transposed;                       // (width, chunk) in panels: the inputs
-  A* logits;                           // (V, chunk) in panels, then dlogits; or a tile a block
-  A *block_maximum, *block_sum;        // (blocks, chunk): the softmax over a block
-  A* block_spread;                     // (blocks, chunk), with smoothing: Σ_v w_v (maximum - x_v)
-  A* target_logit;                     // (chunk)
-  int32_t* target;                     // (chunk), -1 for what is ignored
-  A *maximum, *factor, *spread, *hit;  // (chunk): SoftmaxLoss::Gradient of the rows
-  A* bias_lanes;                       // (blocks, tile, vector): dbias of a tile in the making
-  A* capped;                           // (blocks, tile, panel)
-  A* dinput;                           // (blocks, width, chunk) in panels
+  A* transposed;                      // (width, chunk) in panels: the inputs
+  A* logits;                          // (V, chunk) in panels, then dlogits; or a tile a block
+  A *block_maximum, *block_sum;       // (blocks, chunk): the softmax over a block
+  A* block_spread;                    // (blocks, chunk), with smoothing: Σ_v w_v (maximum - x_v)
+  A* target_logit;                    // (chunk)
+  int32_t* target;                    // (chunk), -1 for what is ignored
+  A* maximum;                         // (chunk)
+  A *factor, *spread, *hit, *lowest;  // (chunk): SoftmaxLoss::Gradient of the rows
+  A* bias_lanes;                      // (blocks, tile, vector): dbias of a tile in the making
+  A* capped;                          // (blocks, tile, panel)
+  A* dinput;                          // (blocks, width, chunk) in panels
 
   VocabularyPass(Workspace& workspace, int64_t N, int64_t V, int64_t width, bool gradients,
                  bool caps)
@@ -66,6 +67,7 @@ struct VocabularyPass {
     factor = workspace.take<A>(chunk);
     spread = workspace.take<A>(chunk);
     hit = workspace.take<A>(chunk);
+    lowest = workspace.take<A>(chunk);
     bias_lanes = workspace.take<A>(gradients ? count * tile * Vec<A>::size : 0);
     capped = workspace.take<A>(gradients && caps ? count * panel_tile : 0);
     dinput = workspace.take<A>(gradients ? count * width * chunk : 0);
@@ -80,8 +82,8 @@ struct VocabularyPass {
                 transposed + n0 * width + column * (n1 - n0), n1 - n0);
     });
     for (int64_t n = n0; n < n1; ++n) {
-      target[n] =
-          rule.ignores(first + n) ? -1 : static_cast<int32_t>(rule.problem.target[first + n]);
+      const int64_t id = rule.problem.target[first + n];
+      target[n] = rule.softmax.ignores(id) ? -1 : static_cast<int32_t>(id);
     }
   }
 
@@ -128,12 +130,13 @@ struct VocabularyPass {
   // A block's logits, and their softmax over the block.
   void logits_of_block(const SoftmaxLoss<A>& loss, const VocabularyLayer<A>& layer, int64_t block,
                        const Panels& panels) const {
-    fill(block_maximum + block * chunk, panels.rows, lowest);
+    fill(block_maximum + block * chunk, panels.rows, least);
     fill(block_sum + block * chunk, panels.rows, A(0));
     fill(block_spread + block * chunk, panels.rows, A(0));
-    A weight_before = 0;  // of the block's classes up to here
+    double weight_before = 0;  // of the block's classes up to here
     blocks.for_tiles(block, [&](int64_t v0, int64_t v1) {
-      const Tile weights{v0, v1, weight_before, loss.smoothing > 0 ? loss.weight_of(v0, v1) : 0};
+      const double weight = loss.smoothing > 0 ? loss.weight_of(v0, v1) : 0;
+      const Tile weights{v0, v1, A(weight_before), A(weight)};
       panels.for_each([&](int64_t n0, int64_t n1) {
         A* const x = tile_of(block, v0, n0, n1);
         layer.for_inputs([&](const VocabularyInput<A>& in, int64_t column) {
@@ -145,7 +148,7 @@ struct VocabularyPass {
         softmax_of_tile(loss, weights, block, n0, n1, x);
         for_targets(v0, v1, n0, n1, [&](int64_t n, int64_t at) { target_logit[n] = x[at]; });
       });
-      weight_before += weights.weight;
+      weight_before += weight;
     });
   }
 
@@ -193,7 +196,7 @@ struct VocabularyPass {
 
   // Not -inf, which a block of classes without any probability would have: then exp(x - maximum) is
   // 0 in it, not NaN.
-  static constexpr A lowest = std::is_same<A, float>::value ? A(-__FLT_MAX__) : A(-__DBL_MAX__);
+  static constexpr A least = std::is_same<A, float>::value ? A(-__FLT_MAX__) : A(-__DBL_MAX__);
 
   // A tile's classes, and the sums of their weights and of those before them in the block.
   struct Tile {
@@ -223,6 +226,19 @@ struct VocabularyPass {
     }
   }
 
+  // Σ_v term(v) over the classes of a tile, from partial sums of few: see add_up.
+  template <class Term>
+  static Vec<A> sum_of(int64_t classes, const Term& term) {
+    constexpr int64_t few = 16;
+    Vec<A> total = constant(A(0));
+    for_chunks(0, classes, few, [&](int64_t begin, int64_t end) {
+      Vec<A> sum = term(begin);
+      for (int64_t v = begin + 1; v < end; ++v) sum = sum + term(v);
+      total = total + sum;
+    });
+    return total;
+  }
+
   // Adds a tile to the softmax of its rows over the block.
   void softmax_of_tile(const SoftmaxLoss<A>& loss, const Tile& tile, int64_t block, int64_t n0,
                        int64_t n1, const A* x) const {
@@ -231,21 +247,19 @@ struct VocabularyPass {
       A* const maximum_at = block_maximum + block * chunk + n0 + i;
       A* const sum_at = block_sum + block * chunk + n0 + i;
       const Vec<A> before = load(maximum_at, lanes);
-      Vec<A> top = constant(lowest), total = constant(A(0));
+      Vec<A> top = constant(least);
       for (int64_t v = 0; v < classes; ++v) top = max(top, load(x + v * rows + i, lanes));
-      for (int64_t v = 0; v < classes; ++v)
-        total = total + exp(load(x + v * rows + i, lanes) - top);
+      const Vec<A> total =
+          sum_of(classes, [&](int64_t v) { return exp(load(x + v * rows + i, lanes) - top); });
       const Vec<A> higher = max(before, top);
       store(sum_at, fma(load(sum_at, lanes), exp(before - higher), total * exp(top - higher)),
             lanes);
       store(maximum_at, higher, lanes);
       if (loss.smoothing > 0) {
         A* const spread_at = block_spread + block * chunk + n0 + i;
-        Vec<A> below = constant(A(0));
-        for (int64_t v = 0; v < classes; ++v) {
-          const Vec<A> w = constant(loss.weight_of(tile.v0 + v));
-          below = fma(w, top - load(x + v * rows + i, lanes), below);
-        }
+        Vec<A> below = sum_of(classes, [&](int64_t v) {
+          return constant(loss.weight_of(tile.v0 + v)) * (top - load(x + v * rows + i, lanes));
+        });
         below = fma(constant(tile.weight), higher - top, below);
         // Of a block's first tile there are no weights before, and `before` is the lowest there is.
         const Vec<A> earlier =
@@ -258,25 +272,35 @@ struct VocabularyPass {
   // Row n of the chunk is example `example`. `factor` holds its sum of exponentials.
   template <class S>
   void finish_row(const LossRule<S>& rule, int64_t example, int64_t n) const {
-    if (target[n] < 0) {
-      rule.losses[example] = 0;
-      factor[n] = spread[n] = hit[n] = 0;
-      return;
-    }
     const SoftmaxLoss<A>& loss = rule.softmax;
     const RowSoftmax<A> row{maximum[n], factor[n]};
-    const A log_sum = log(row.sum);
-    A smooth = loss.class_weight_sum * log_sum;
-    for (int64_t b = 0; loss.smoothing > 0 && b < blocks.count; ++b) {
-      const A weight = loss.weight_of(blocks.begin(b), blocks.begin(b + 1));
-      smooth += block_spread[b * chunk + n] + weight * (row.maximum - block_maximum[b * chunk + n]);
+    const int64_t id = rule.problem.target[example];
+    if (loss.ignores(id)) {
+      rule.losses[example] = 0;
+    } else {
+      const A log_sum = log(row.sum);
+      const double smooth = loss.smoothing > 0 ? smooth_loss(loss, n, row.maximum, log_sum) : 0;
+      rule.losses[example] = loss.loss(target_logit[n], row.maximum, log_sum, id, smooth);
     }
-    rule.losses[example] = loss.loss(target_logit[n], row.maximum, log_sum, target[n], smooth);
     if (!gradients) return;
-    const auto gradient = loss.gradient_rule(row, target[n], rule.row_scale(example));
+    const auto gradient = loss.gradient_rule(row, id, rule.row_scale(example));
     factor[n] = gradient.factor;
     spread[n] = gradient.spread;
     hit[n] = gradient.hit;
+    lowest[n] = gradient.lowest;
+  }
+
+  // Σ_v w_v (-log p_v) of row n.
+  double smooth_loss(const SoftmaxLoss<A>& loss, int64_t n, A top, A log_sum) const {
+    const double all = loss.class_weight_sum;
+    if (all - all != 0) return all;  // infinite or NaN, as the sum is then
+    double smooth = all * log_sum;
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const double weight = loss.weight_of(blocks.begin(b), blocks.begin(b + 1));
+      smooth += block_spread[b * chunk + n];
+      smooth += weight * (double(top) - block_maximum[b * chunk + n]);
+    }
+    return smooth;
   }
 
   // dlogits in the place of the logits x.
@@ -287,8 +311,9 @@ struct VocabularyPass {
     if (loss.softcap > 0) std::memcpy(caps, x, static_cast<size_t>(size) * sizeof(A));
     for_vectors<A>(0, rows, [&](int64_t i, auto lanes) {
       const Vec<A> top = load(maximum + n0 + i, lanes), scale = load(factor + n0 + i, lanes);
+      const Vec<A> from = load(lowest + n0 + i, lanes);
       for (int64_t k = i; k < size; k += rows) {
-        store(x + k, scale * exp(load(x + k, lanes) - top), lanes);
+        store(x + k, scale * exp(load(x + k, lanes) - top, from), lanes);
       }
       if (loss.smoothing > 0) {
         const Vec<A> everywhere = load(spread + n0 + i, lanes);
@@ -300,7 +325,7 @@ struct VocabularyPass {
     for_targets(v0, v1, n0, n1, [&](int64_t n, int64_t at) { x[at] -= hit[n]; });
     if (loss.softcap > 0) loss.cap_gradient(caps, size, x);
     for (int64_t n = n0; n < n1; ++n) {  // whatever their logits are
-      for (int64_t k = n - n0; target[n] < 0 && k < size; k += rows) x[k] = 0;
+      for (int64_t k = n - n0; target[n] < 0 && k < size; k += rows) x[k] = factor[n];
     }
   }
 

@@ -82,11 +82,11 @@ struct CrossEntropyForward {
 
   void run(A* loss, A* softmax, const Queue& queue) const {
     const CrossEntropy<S>& p = problem;
-    const LossOutput<A> output{p.options.reduction, loss, totals, 0, blocks};
+    const SoftmaxLoss<S> rule(p.V, p.target, p.options);
+    const LossOutput<A> output{p.options.reduction, rule.one_term(), loss, totals, 0, blocks};
     with_lanes_for(p.V, [&](auto lanes) {
       using Rows = CrossEntropyForwardRows<S, lanes>;
-      launch(queue, {blocks}, Rows{p.N, p.V, p.input, {p.V, p.target, p.options}, softmax, output},
-             Rows::shared_bytes);
+      launch(queue, {blocks}, Rows{p.N, p.V, p.input, rule, softmax, output}, Rows::shared_bytes);
     });
     output.reduce(queue);
   }

@@ -203,7 +203,8 @@ struct LinearCrossEntropyPass {
 
  private:
   LossOutput<A> output(A* loss, int64_t chunk) const {
-    return {p.options.reduction, loss, totals, chunk * blocks_per_chunk, all_blocks};
+    const bool one_term = SoftmaxLoss<S>(p.V, p.target, p.options).one_term();
+    return {p.options.reduction, one_term, loss, totals, chunk * blocks_per_chunk, all_blocks};
   }
 
   void clear(const Gradients& d, const Queue& queue) const {

@@ -287,8 +287,9 @@ class PassBlock {
     const bool undefined = largest == -infinity<float>();
     const RowSoftmax<float> s{largest, undefined ? not_a_number<float>() : sum};
     const auto g = k.rule.row_gradient(s, id, 1, float(l.V));
+    const float of_ignored = r < present ? g.factor : 0.0f;
     for (int v = first; v < l.V; v += lanes) {
-      float d = id == k.rule.ignore_index ? 0.0f : g.factor * logits[row + v] - g.spread;
+      float d = id == k.rule.ignore_index ? of_ignored : g.factor * logits[row + v] - g.spread;
       if (v == id) d -= g.hit;
       const SplitNumber parts(d);
       logits[row + v] = parts.big;
@@ -415,7 +416,7 @@ struct AddPasses {
     const Totals all = totals_of(t, totals, blocks);
     const float scale = scale_of(all);
     if (t.block == 0 && t.thread == 0) {
-      *loss = reduced_loss<float>(reduction, all);
+      *loss = reduced_loss<float>(reduction, true, all);
       *common_scale = scale;
       if (factor) *factor = scale;
     }

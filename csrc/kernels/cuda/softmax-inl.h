@@ -129,14 +129,16 @@ PYMLP_DEVICE RowSoftmax<A> row_softmax(Thread& t, Shared<A> scratch, const Logit
       sum *= exp_of(maximum - largest);
       maximum = largest;
     }
+    A few = 0;  // a long sum loses the more digits the more terms it has
 #pragma unroll
     for (int j = 0; j < together; ++j) {
 #pragma unroll
       for (int i = 0; i < W; ++i) {
         // Nothing but -inf so far (and the elements outside the row): adds nothing. NaN does.
-        sum += x[j][i] == -infinity<A>() ? A(0) : exp_of(x[j][i] - maximum);
+        few += x[j][i] == -infinity<A>() ? A(0) : exp_of(x[j][i] - maximum);
       }
     }
+    sum += few;
   });
   const A row_maximum = group_max<lanes>(t, scratch, maximum);
   if (maximum < row_maximum) sum *= exp_of(maximum - row_maximum);
@@ -169,6 +171,8 @@ struct SoftmaxLoss {
         class_weight(options.class_weight),
         per_row(options.reduction == Reduction::none) {}
 
+  bool one_term() const { return smoothing == 0 && z_loss == 0; }
+
   PYMLP_DEVICE bool in_range(int64_t id) const { return id >= 0 && id < V; }
 
   PYMLP_DEVICE A weight_of(int64_t v) const { return class_weight ? widen(class_weight[v]) : A(1); }
@@ -198,17 +202,20 @@ struct SoftmaxLoss {
     return total;
   }
 
-  // How the gradient of a row is made from its softmax.
+  // How the gradient of a row is made from its softmax. Of an ignored row all of it is `factor`: 0,
+  // or NaN where 0 times the loss is NaN.
   struct RowGradient {
     A factor, spread, hit;
   };
   PYMLP_DEVICE RowGradient row_gradient(RowSoftmax<A> row, int64_t id, A scale,
                                         A class_weight_sum) const {
-    if (id == ignore_index) return {0, 0, 0};
-    if (!in_range(id)) return {not_a_number<A>(), 0, 0};
-    const A hit = scale * (1 - smoothing) * weight_of(id);
+    const bool ignored = id == ignore_index;
+    if (ignored) scale = 0;
+    if (!ignored && !in_range(id)) return {not_a_number<A>(), 0, 0};
+    const A hit = ignored ? A(0) : scale * (1 - smoothing) * weight_of(id);
     const A spread = scale * smoothing / A(V);
-    A pull = hit + spread * class_weight_sum;
+    A pull = hit;
+    if (smoothing > 0) pull += spread * class_weight_sum;
     if (z_loss != 0) pull += scale * 2 * z_loss * (row.maximum + log_of(row.sum));
     return {pull / row.sum, spread, hit};
   }
@@ -220,7 +227,7 @@ struct SoftmaxLoss {
     constexpr int W = Logits::W, together = static_cast<int>(vectors_together(lanes, 8, W));
     constexpr int64_t step = int64_t(lanes) * W;
     const RowGradient g = row_gradient(row, id, scale, class_weight_sum);
-    const bool ignored = id == ignore_index;  // whatever the row holds
+    const bool ignored = id == ignore_index;
     for_vectors<W>(logits.row, V, t.thread % lanes, lanes, together, [&](int64_t first) {
       A x[together][W];
 #pragma unroll
@@ -230,7 +237,7 @@ struct SoftmaxLoss {
         const int64_t v = first + j * step;
 #pragma unroll
         for (int i = 0; i < W; ++i) {
-          A d = ignored ? A(0) : g.factor * exp_of(x[j][i] - row.maximum);
+          A d = ignored ? g.factor : g.factor * exp_of(x[j][i] - row.maximum);
           if (g.spread != 0 && in_range(v + i)) d -= g.spread * weight_of(v + i);
           if (v + i == id) d -= g.hit;
           if (capped && !ignored) {
@@ -252,18 +259,20 @@ struct SoftmaxLoss {
                              RowSoftmax<A> row) const {
     constexpr int W = Logits::W;
     const A log_sum = log_of(row.sum);
-    A sum = 0;
+    double sum = 0;  // of partial sums of few terms: with many classes float32 would lose digits
     for_vectors<W>(logits.row, logits.V, t.thread % lanes, lanes, 1, [&](int64_t v) {
       A x[W];
+      A few = 0;
       logits.load(v, x);
 #pragma unroll
       for (int i = 0; i < W; ++i) {
         if (v + i >= 0 && v + i < logits.V) {
-          sum += weight_of(v + i) * (log_sum - (x[i] - row.maximum));
+          few += weight_of(v + i) * (log_sum - (x[i] - row.maximum));
         }
       }
+      sum += few;
     });
-    return group_sum<lanes>(t, scratch, sum);
+    return group_sum<lanes>(t, scratch, A(sum));
   }
 };
 

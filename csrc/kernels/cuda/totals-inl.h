@@ -26,9 +26,12 @@ PYMLP_DEVICE double normalizer_of(Reduction reduction, double weight) {
   return reduction == Reduction::mean ? weight : 1;
 }
 
+// one_term: whether the losses have no other term than that of their targets. A mean over no weight
+// is undefined for that term, whatever the others are.
 template <class A>
-PYMLP_DEVICE A reduced_loss(Reduction reduction, Totals totals) {
-  return A(totals.loss / normalizer_of(reduction, totals.weight));
+PYMLP_DEVICE A reduced_loss(Reduction reduction, bool one_term, Totals totals) {
+  const double normalizer = normalizer_of(reduction, totals.weight);
+  return normalizer == 0 && !one_term ? not_a_number<A>() : A(totals.loss / normalizer);
 }
 
 // What all gradients are multiplied with. grad_output: (1), or null: 1.
@@ -52,13 +55,14 @@ template <class A>
 struct ReduceLosses {
   static constexpr int threads = 512;
   Reduction reduction;
+  bool one_term;
   int64_t count;
   const Totals* totals;
   A* loss;
 
   PYMLP_DEVICE void operator()(Thread& t) const {
     const Totals all = totals_of(t, totals, count);
-    if (t.thread == 0) *loss = reduced_loss<A>(reduction, all);
+    if (t.thread == 0) *loss = reduced_loss<A>(reduction, one_term, all);
   }
 };
 
@@ -67,6 +71,7 @@ struct ReduceLosses {
 template <class A>
 struct LossOutput {
   Reduction reduction;
+  bool one_term;
   A* loss;         // (N) for Reduction::none, else (1)
   Totals* totals;  // (blocks), of a kernel's own number of the first block on
   int64_t first_block, all_blocks;
@@ -80,7 +85,7 @@ struct LossOutput {
     const Totals all = block_totals(t, mine);
     if (t.thread != 0) return;
     if (all_blocks == 1) {
-      *loss = reduced_loss<A>(reduction, all);
+      *loss = reduced_loss<A>(reduction, one_term, all);
     } else {
       totals[first_block + t.block] = all;
     }
@@ -89,7 +94,7 @@ struct LossOutput {
   // After the kernel. No block at all leaves the sum of nothing.
   void reduce(const Queue& queue) const {
     if (reduction == Reduction::none || all_blocks == 1) return;
-    launch(queue, {1}, ReduceLosses<A>{reduction, all_blocks, totals, loss},
+    launch(queue, {1}, ReduceLosses<A>{reduction, one_term, all_blocks, totals, loss},
            totals_shared_bytes(ReduceLosses<A>::threads));
   }
 };
@@ -154,8 +159,10 @@ struct MakeScalars {
     if (reduction == Reduction::none) return {1, class_weight_sum, 1, 1};
     const double normalizer = normalizer_of(reduction, weight);
     const A factor = common_factor(grad_output, normalizer);
-    // A mean over nothing has an infinite factor, which rows that are ignored must not meet.
-    const bool at_rows = scale_at == ScaleAt::rows || normalizer == 0;
+    // The factor of a mean over nothing is infinite, of one over NaN it is NaN: rows that are
+    // ignored must not meet it.
+    const bool finite = factor - factor == 0;
+    const bool at_rows = scale_at == ScaleAt::rows || !finite;
     return {normalizer, class_weight_sum, at_rows ? factor : A(1), at_rows ? A(1) : factor};
   }
 };
