@@ -9,6 +9,7 @@ import torch
 from pymlp import reference
 from pymlp.data import Vocabulary
 from pymlp.model import MLP
+from pymlp.plain import check_model
 
 
 class Neighbour(NamedTuple):
@@ -25,7 +26,7 @@ def nearest(
     """The ``k`` tokens whose embedding rows point most nearly in the direction of ``token``'s.
 
     Args:
-        model: its embedding (V, E) is looked at.
+        model: its embedding (V, E) is called with all ids.
         vocabulary: of the model.
         token: in the vocabulary; the boundary as the vocabulary spells it.
         k: how many; there are V - 1 at most.
@@ -34,9 +35,11 @@ def nearest(
         The nearest first, without ``token`` itself; a row of zeros has similarity 0 to all others.
 
     Raises:
+        TypeError: ``model`` is of another kind, such as DDP.
         ValueError: ``token`` is not in the vocabulary, ``k`` is less than 1, or the vocabulary is
             of another size than the model's.
     """
+    check_model("nearest", model)
     if model.config.vocab_size != len(vocabulary):
         raise ValueError(
             f"nearest: the vocabulary has {len(vocabulary)} tokens, the model "
@@ -48,7 +51,8 @@ def nearest(
     row = vocabulary.ids.get(token, 0)
     if row == 0 and token != vocabulary.tokens[0]:
         raise ValueError(f"nearest: {vocabulary.describe_missing(token)}")
-    rows = torch.nn.functional.normalize(model.embedding.weight.double(), dim=1)
+    ids = torch.arange(len(vocabulary), device=next(model.embedding.parameters()).device)
+    rows = torch.nn.functional.normalize(model.embedding(ids).double(), dim=1)
     similarities = rows @ rows[row]
     similarities[row] = -torch.inf
     found = similarities.topk(min(k, len(vocabulary) - 1))

@@ -8,6 +8,7 @@ from pymlp import device_inference, reference
 from pymlp.data import Examples
 from pymlp.inference import is_native, token_losses
 from pymlp.model import MLP
+from pymlp.plain import check_model
 
 # Examples in a call of the native code, which divides them further.
 _NATIVE_ROWS = 2**15
@@ -19,7 +20,8 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
 
     The mean is weighted by the number of examples in each chunk and summed in double precision, so
     that it does not depend on ``batch_size`` beyond rounding. An `MLP` as the native engine trains
-    it is evaluated by its code and threads, with the same bits for any number of them.
+    it is evaluated by its code and threads, with the same bits for any number of them. A model that
+    hooks or other attachments act on is called by PyTorch, so that they do.
 
     Args:
         model: computes on the device that it is on.
@@ -29,8 +31,10 @@ def evaluate(model: MLP | reference.MLP, examples: Examples, batch_size: int = 4
             on it.
 
     Raises:
+        TypeError: ``model`` is of another kind, such as DDP.
         ValueError: there is no example, or ``batch_size`` is less than 1.
     """
+    check_model("evaluate", model)
     if batch_size < 1:
         raise ValueError(f"evaluate: batch_size must be at least 1, got {batch_size}")
     if len(examples) == 0:

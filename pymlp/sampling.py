@@ -12,6 +12,7 @@ from pymlp import _engine, reference
 from pymlp.data import Dataset, Vocabulary, encode
 from pymlp.inference import can_draw, draw_ids
 from pymlp.model import MLP
+from pymlp.plain import check_model
 
 # The lecture's: its training seed, plus 10.
 SAMPLE_SEED = 2147483647 + 10
@@ -60,6 +61,7 @@ def sample(
         The lines, without the token that ends them.
 
     Raises:
+        TypeError: ``model`` is of another kind, such as DDP.
         ValueError: an argument out of range, a prefix that the vocabulary cannot spell or that is
             longer than ``max_length``, a model of another vocabulary size, or one whose logits are
             not finite.
@@ -143,6 +145,7 @@ def _check(
     model: MLP | reference.MLP, vocabulary: Vocabulary, n: int, prefix: str, max_length: int
 ) -> list[int]:
     """Check the arguments of `sample` that lines are made from; the ids of ``prefix``."""
+    check_model("sample", model)
     if model.config.vocab_size != len(vocabulary):
         raise ValueError(
             f"sample: the vocabulary has {len(vocabulary)} tokens, "
