@@ -92,6 +92,8 @@ class MLP(reference.MLP):
 
     def forward(self, tokens: Tensor, dropout: DropoutMasks | None = None) -> Tensor:
         """Logits (..., V) of the token that follows each context in `tokens` (..., T)."""
+        if isinstance(dropout, fx.Proxy):  # torch.fx puts one in place of every argument
+            dropout = None
         if _is_exported(tokens) or layers_reason(self) is not None:
             return super().forward(tokens, dropout)
         return F.linear(*self._last_layer(tokens, dropout), self.output.bias)
