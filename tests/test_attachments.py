@@ -1,6 +1,5 @@
 """Whatever users attach to a model acts as in PyTorch's own loop, or is refused by name."""
 
-import copy
 import subprocess
 import sys
 import threading
@@ -412,6 +411,36 @@ def run_python(code):
     command = [sys.executable, "-W", "ignore", "-c", code]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "done", run.stderr
+
+
+WATCHED = """
+import sys, threading, pymlp
+from pymlp.data import Dataset, names
+sys.setswitchinterval(1e-5)
+data = Dataset.from_lines(names()[:300])
+model = pymlp.MLP(pymlp.MLPConfig(len(data.vocabulary), n_hidden=8))
+config = pymlp.TrainConfig(
+    steps=2000, batch_size=4, eval_every=20, checkpoint_every=10, average=200, engine="native"
+)
+trainer = pymlp.Trainer(model, data, config)
+done = threading.Event()
+def watch():
+    while not done.is_set():
+        model.loss(data.train.tokens[:8], data.train.targets[:8])
+        model(data.train.tokens[:8])
+        pymlp.score(model, data.vocabulary, names()[:3])
+watcher = threading.Thread(target=watch)
+watcher.start()
+trainer.fit()
+done.set()
+watcher.join()
+print("done")
+"""
+
+
+def test_another_thread_may_use_the_model_while_it_trains():
+    """Whoever recorded an operation on a parameter would wait for ever: see `isfinite()`."""
+    run_python(WATCHED)
 
 
 FORKED = """
