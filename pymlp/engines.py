@@ -44,7 +44,6 @@ class _TorchEngine:
         terms = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
         self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
         self._check_rows()
-        self._accumulators = _accumulators(self._trained.tensors)
         self._optimizer = self._make_optimizer(config)
         self._examples = examples
         drawn = native_candidates(examples, model.config.vocab_size, config)
@@ -265,20 +264,6 @@ def _plain(model: MLP) -> reference.MLP:
     plain = copy.copy(model)  # has the same dicts of layers, parameters and hooks
     object.__setattr__(plain, "__class__", reference.MLP)
     return plain
-
-
-def _accumulators(parameters: Sequence[nn.Parameter]) -> list[Any]:
-    """The nodes of autograd that add up the gradients, to be kept while others use the model.
-
-    Where two threads make such a node, one may wait for the GIL and the other for the lock of the
-    parameter, for ever: an operator of PyTorch locks first, an `autograd.Function` in Python last.
-    """
-    with torch.enable_grad():
-        return [
-            torch.autograd.graph.get_gradient_edge(parameter).node
-            for parameter in parameters
-            if parameter.is_cpu  # elsewhere a node belongs to the stream it was made on
-        ]
 
 
 def _optimizer(
