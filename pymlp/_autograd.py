@@ -32,7 +32,6 @@ linear_cross_entropy_forward = ops.linear_cross_entropy_forward.default
 linear_cross_entropy_forward_backward = ops.linear_cross_entropy_forward_backward.default
 mlp_cross_entropy_forward = ops.mlp_cross_entropy_forward.default
 mlp_cross_entropy_forward_backward = ops.mlp_cross_entropy_forward_backward.default
-mlp_cross_entropy_flat = ops.mlp_cross_entropy_flat.default
 
 # What the ops take after their tensors, in the order of csrc/ops/library.cpp.
 Options = tuple[Any, ...]
@@ -292,40 +291,3 @@ class MLPCrossEntropy(Function):
             )
 
         return _formula_gradients(formula, parameters, grad_output)
-
-
-class FlatMLPCrossEntropy(Function):
-    """mlp_cross_entropy with all parameters in one vector, for `pymlp.engines`: one leaf, one edge.
-
-    Five parameters cost the autograd engine and the optimizer five times the bookkeeping, which at
-    small batches takes longer than the arithmetic. First derivatives only. ``one`` holds a tensor:
-    a grad_output that is this very object is 1, known without asking a device for its value.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        parameters: Tensor,
-        batch: tuple[Tensor, Tensor],
-        sizes: tuple[int, int, int],
-        one: tuple[Tensor],
-    ) -> Tensor:
-        # Tensors come in tuples, so that the tape does not ask after their gradients.
-        loss: Tensor
-        loss, ctx.gradient = mlp_cross_entropy_flat(*batch, parameters, *sizes)
-        (ctx.one,) = one
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "pymlp: FlatMLPCrossEntropy has no second derivative; use pymlp.mlp_cross_entropy"
-            )
-        if ctx.gradient is None:
-            raise RuntimeError("pymlp: FlatMLPCrossEntropy has no second backward")
-        gradient: Tensor = ctx.gradient
-        ctx.gradient = None  # whoever keeps the loss need not keep this
-        if grad_output is not ctx.one:
-            gradient = gradient * grad_output
-        return gradient, None, None, None

@@ -184,15 +184,3 @@ def _(
         output_weight.new_empty(output_weight.shape),
         output_weight.new_empty(output_weight.shape[:1]),
     )
-
-
-@torch.library.register_fake("pymlp::mlp_cross_entropy_flat")
-def _(
-    tokens: Tensor,
-    targets: Tensor,
-    parameters: Tensor,
-    vocab_size: int,
-    n_embd: int,
-    n_hidden: int,
-) -> tuple[Tensor, Tensor]:
-    return _loss(parameters, tokens.shape[0], 1), parameters.new_empty(parameters.shape)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from functools import cached_property
 
 import torch
+from torch import distributed
 
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset, Examples, Vocabulary
 from pymlp.model import MLP, MLPConfig
+from pymlp.plain import check_model, gradient_hooks_reason, unsupported_reason
 
 
 def check_plain(model: MLP) -> None:
@@ -28,6 +31,12 @@ def check_plain(model: MLP) -> None:
         raise ValueError(
             "Trainer: a run directory holds each parameter by itself, two of this model share "
             "memory: save its state_dict instead"
+        )
+    reason = unsupported_reason(model) or gradient_hooks_reason(model)
+    if reason is not None:
+        raise ValueError(
+            f"Trainer: a run directory cannot hold what is attached to the model: {reason}: "
+            "remove it, or save the model's state_dict instead"
         )
 
 
@@ -50,7 +59,21 @@ def check_described(config: TrainConfig, data: Dataset) -> None:
 
 
 def check_fit(model: MLP, data: Dataset) -> None:
-    """Raise ValueError if a `Trainer` cannot train ``model`` on ``data``."""
+    """Check that a `Trainer` can train ``model`` on ``data``.
+
+    Raises:
+        TypeError: the model is no MLP.
+        ValueError: model and data do not fit together, or data hold what they must not.
+        RuntimeError: the process is one of several of torch.distributed, or in
+            `torch.inference_mode`, or the model was made there.
+    """
+    check_model("Trainer", model)
+    _check_alone()
+    if torch.is_inference_mode_enabled() or any(p.is_inference() for p in model.parameters()):
+        raise RuntimeError(
+            "Trainer: nothing can be trained in torch.inference_mode(), nor a model that was made "
+            "there: leave it first, torch.no_grad() does no harm"
+        )
     sizes = {"vocab_size": len(data.vocabulary), "block_size": data.block_size}
     for name, size in sizes.items():
         if getattr(model.config, name) != size:
@@ -67,6 +90,21 @@ def check_fit(model: MLP, data: Dataset) -> None:
         )
     for name in ("train", "dev"):
         _check_examples(name, getattr(data, name), model.config)
+
+
+def _check_alone() -> None:
+    """Under torchrun every process would train a whole model of its own, and save it."""
+    if distributed.is_available() and distributed.is_initialized():
+        count = distributed.get_world_size()
+    else:
+        given = os.environ.get("WORLD_SIZE", "1")
+        count = int(given) if given.isdecimal() else 1
+    if count > 1:
+        raise RuntimeError(
+            f"Trainer: this is one of {count} processes of torch.distributed (WORLD_SIZE), and "
+            "each would train alone on all of the data; training one model in several processes "
+            "is not supported yet: start one"
+        )
 
 
 def _check_examples(name: str, examples: Examples, sizes: MLPConfig) -> None:

@@ -23,7 +23,7 @@ from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.device_graph import GraphSteps
 from pymlp.device_results import DeviceResults, wait
-from pymlp.flat import layout
+from pymlp.layers import layout
 from pymlp.model import MLP
 from pymlp.native import check_memory, native_obstacle, no_engine
 from pymlp.optimizer_state import OptimizerState, sparse_embedding, weight_decay

@@ -14,9 +14,9 @@ from torch import Tensor
 from pymlp import _engine, device_engine, reference
 from pymlp._library import ops, too_old
 from pymlp.data import Examples
-from pymlp.flat import LAYOUT
 from pymlp.functional import mlp_cross_entropy
 from pymlp.model import MLP
+from pymlp.plain import unsupported_reason
 
 # Examples in a call: the hidden layer of so many is held at once.
 _ROWS = 2**16
@@ -27,13 +27,12 @@ _MOST_PROBABILITIES = 2**26
 
 def applies(model: MLP | reference.MLP) -> bool:
     """Whether the model is where this module computes, and one whose five parameters it knows."""
-    parameters = dict(model.named_parameters())
+    parameters = list(model.parameters())
     return (
-        type(model) in (MLP, reference.MLP)
-        and tuple(parameters) == LAYOUT
-        and {p.device.type for p in parameters.values()} <= {*device_engine.DEVICES}
+        unsupported_reason(model) is None
+        and {p.device.type for p in parameters} <= {*device_engine.DEVICES}
         and too_old(model.embedding.weight.device) is None
-        and {p.dtype for p in parameters.values()} in ({torch.float32}, {torch.float64})
+        and {p.dtype for p in parameters} in ({torch.float32}, {torch.float64})
         and device_engine.unknown_option(model) is None
     )
 

@@ -12,6 +12,7 @@ from pymlp import reference
 from pymlp.arguments import to_int
 from pymlp.data import Vocabulary
 from pymlp.model import MLP
+from pymlp.plain import check_model
 
 
 class Neighbour(NamedTuple):
@@ -39,7 +40,7 @@ def nearest(
     """The ``k`` tokens whose embedding rows point most nearly in the direction of a token's.
 
     Args:
-        model: its embedding (V, E) is looked at.
+        model: its embedding (V, E) is called with all ids.
         vocabulary: of the model.
         tokens: one token of the vocabulary, or several, as a list or another iterable; the
             boundary as the vocabulary spells it.
@@ -50,17 +51,20 @@ def nearest(
         tokens one such list each. A row of zeros has similarity 0 to all others.
 
     Raises:
-        TypeError: a token is not a str, or ``k`` is not an int.
+        TypeError: ``model`` is of another kind, such as DDP; a token is not a str, or ``k`` is not
+            an int.
         ValueError: a token is not in the vocabulary, ``k`` is less than 1, or the vocabulary is
             of another size than the model's.
     """
+    check_model("nearest", model)
     if model.config.vocab_size != len(vocabulary):
         raise ValueError(
             f"nearest: the vocabulary has {len(vocabulary)} tokens, the model "
             f"{model.config.vocab_size}: give the vocabulary it was trained with"
         )
     k = min(to_int("nearest", "k", k, 1), len(vocabulary) - 1)
-    rows = torch.nn.functional.normalize(model.embedding.weight.double(), dim=1)
+    ids = torch.arange(len(vocabulary), device=next(model.embedding.parameters()).device)
+    rows = torch.nn.functional.normalize(model.embedding(ids).double(), dim=1)
     if isinstance(tokens, str):
         return _neighbours(rows, vocabulary, _row(vocabulary, tokens), k)
     wanted = [_row(vocabulary, token) for token in tokens]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,7 +18,6 @@ from pymlp.config import TrainConfig
 from pymlp.data import Examples
 from pymlp.device_engine import DeviceEngine
 from pymlp.dropout import dropout_masks
-from pymlp.flat import FlatParameters, flat_gradient, flat_step
 from pymlp.model import MLP
 from pymlp.native import NativeEngine
 from pymlp.optimizer_state import sparse_embedding
@@ -45,6 +45,7 @@ class _TorchEngine:
         # Those that are off are not passed, so that a model with a loss of its own need not know.
         terms = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
         self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
+        self._check_rows()
         self._optimizer = self._make_optimizer(config)
         self._examples = examples
         drawn = native_candidates(examples, model.config.vocab_size, config)
@@ -59,7 +60,8 @@ class _TorchEngine:
         results: Results = {}
         steps.unsettled = partial(self._settle, steps, results)
         try:
-            # An interruption of torch.optim may leave the mode switched; this puts it back.
+            # Whatever mode the caller is in; an interruption of torch.optim may leave it switched,
+            # and this puts it back.
             with torch.enable_grad():
                 self._carry_out(steps, results)
         finally:
@@ -121,7 +123,13 @@ class _TorchEngine:
 
     def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
         """Update number ``step``; the loss before it: a number if asking waits for no device."""
-        raise NotImplementedError
+        loss, rows = self._loss(tokens, targets, step)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._clip(self._trained.tensors)
+        sparse_step(self._optimizer, rows)
+        # detach() would keep the graph's memory until the block ends.
+        return loss.item() if loss.is_cpu else loss.data
 
     def _loss(
         self, tokens: Tensor, targets: Tensor, step: int
@@ -135,6 +143,20 @@ class _TorchEngine:
             terms["candidates"] = self._sampler.draw(step, targets)
         rows = self._rows(tokens, terms.get("candidates"))
         return self.model.loss(tokens, targets, **terms), rows
+
+    def _check_rows(self) -> None:
+        """Raise ValueError if rows are to be left alone of a parameter that is not there."""
+        options = {
+            "embedding.weight": ("sparse_embedding", sparse_embedding(self._config)),
+            "output.weight": ("sampled_softmax", self._config.sampled_softmax is not None),
+        }
+        there = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        for name, (option, is_on) in options.items():
+            if is_on and name not in there:
+                raise ValueError(
+                    f"Trainer: {option} updates rows of {name}, which this model has not: "
+                    f"train it without {option}"
+                )
 
     def _rows(self, tokens: Tensor, candidates: Candidates | None) -> dict[nn.Parameter, Tensor]:
         """The rows that a step updates, by parameter; of those that are not here, all.
@@ -181,56 +203,6 @@ class AutogradEngine(_TorchEngine):
             )
         super().__init__(model, examples, config)
 
-    def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
-        loss, rows = self._loss(tokens, targets, step)
-        # Cheaper than zero_grad() and backward(), which accumulate into existing gradients.
-        gradients = torch.autograd.grad(loss, self._trained.tensors)
-        for parameter, gradient in zip(self._trained.tensors, gradients, strict=True):
-            parameter.grad = gradient
-        self._clip(self._trained.tensors)
-        sparse_step(self._optimizer, rows)
-        return _number(loss)
-
-
-class FlatAutogradEngine(_TorchEngine):
-    """The same with all parameters in one vector: fewer microseconds, the same bits."""
-
-    name = "autograd"
-
-    def run(self, steps: Steps) -> None:
-        self._flat.gather()
-        super().run(steps)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {
-            f"{name}.{key}": part
-            for key, value in self._optimizer.state.get(self._flat.vector, {}).items()
-            if isinstance(value, Tensor)
-            for name, part in zip(self._trained.names, self._flat.split(value), strict=True)
-        }
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        keys = {path.rpartition(".")[2] for path in state}
-        joined = {
-            key: self._flat.join([state[f"{name}.{key}"] for name in self._trained.names])
-            for key in keys
-        }
-        groups = self._optimizer.state_dict()["param_groups"]
-        tensors = {0: joined} if joined else {}
-        self._optimizer.load_state_dict({"state": tensors, "param_groups": groups})
-
-    def _make_optimizer(self, config: TrainConfig) -> torch.optim.Optimizer:
-        self._flat = FlatParameters(self._trained.tensors)
-        return _optimizer({"vector": self._flat.vector}, config)
-
-    def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
-        vector = self._flat.vector
-        loss, gradient = flat_gradient(vector, tokens, targets, self.model.config)
-        vector.grad = gradient
-        self._clip([vector])
-        flat_step(self._optimizer, self._flat, gradient)
-        return _number(loss)
-
 
 class ReferenceEngine(_TorchEngine):
     """The plain PyTorch model on the same parameters, stepped as in the lecture."""
@@ -239,19 +211,6 @@ class ReferenceEngine(_TorchEngine):
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
         super().__init__(_plain(model), examples, config)
-
-    def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor:
-        loss, rows = self._loss(tokens, targets, step)
-        self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._clip(self._trained.tensors)
-        sparse_step(self._optimizer, rows)
-        return loss.data  # detach() would keep the graph's memory until the block ends
-
-
-def _number(loss: Tensor) -> Tensor | float:
-    """``loss.item()``, where that waits for no device."""
-    return loss.item() if loss.is_cpu else loss.detach()
 
 
 # The loss of each complete step that has not been noted, and the norm of its gradients.
@@ -313,41 +272,22 @@ def _native_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engin
     return _native_class(model)(model, examples, config)
 
 
-def _autograd_engine(model: MLP, examples: Examples, config: TrainConfig) -> Engine:
-    flat = _without_kernels(model) is None and FlatParameters.can_hold(model) and _is_plain(config)
-    return (FlatAutogradEngine if flat else AutogradEngine)(model, examples, config)
-
-
-def _is_plain(config: TrainConfig) -> bool:
-    """Whether it is plain cross-entropy that is minimised, all parameters being treated alike."""
-    extras = (config.label_smoothing, config.z_loss, config.dropout, config.sampled_softmax)
-    return not any(extras) and config.decay_biases and not sparse_embedding(config)
-
-
 _ENGINES: dict[str, Callable[[MLP, Examples, TrainConfig], Engine]] = {
     "native": _native_engine,
-    "autograd": _autograd_engine,
+    "autograd": AutogradEngine,
     "reference": ReferenceEngine,
 }
 
 
 def _plain(model: MLP) -> reference.MLP:
-    """The reference model with ``model``'s own parameter objects."""
-    # On the meta device the throwaway initialisation costs nothing and draws nothing from the
-    # global random generator.
-    with torch.device("meta"):
-        plain = reference.MLP(model.config)
-    known = [path for path, _ in plain.named_parameters()]
-    for path, _ in model.named_parameters():
-        if path not in known:
-            raise ValueError(
-                "Trainer: engine='reference' runs pymlp.reference.MLP, which has no parameter "
-                f"{path} as this {type(model).__name__} has: use engine='autograd'"
-            )
-    for path in known:
-        module, _, name = path.rpartition(".")
-        # One parameter may stand in two places, a bias may be None.
-        setattr(plain.get_submodule(module), name, getattr(model.get_submodule(module), name))
+    """The layers, parameters and hooks of ``model`` under `reference.MLP`, which calls the layers.
+
+    A model of a subclass computes as the subclass says, and stays what it is.
+    """
+    if type(model) is not MLP:
+        return model
+    plain = copy.copy(model)  # has the same dicts of layers, parameters and hooks
+    object.__setattr__(plain, "__class__", reference.MLP)
     return plain
 
 
@@ -360,7 +300,7 @@ def _optimizer(
         options["weight_decay"] = config.weight_decay
     groups: list[dict[str, Any]] = [{"params": list(parameters.values())}]
     if not config.decay_biases:
-        is_bias = {name: name.endswith(".bias") for name in parameters}
+        is_bias = {name: _is_bias(name) for name in parameters}
         decaying = [p for name, p in parameters.items() if not is_bias[name]]
         biases = [p for name, p in parameters.items() if is_bias[name]]
         groups = [{"params": decaying}, {"params": biases, "weight_decay": 0.0}]
@@ -369,3 +309,8 @@ def _optimizer(
     if config.optimizer == "momentum":
         options["momentum"] = config.momentum
     return torch.optim.SGD(groups, **options)
+
+
+def _is_bias(path: str) -> bool:
+    """Pruning renames a bias to bias_orig, a parametrization to parametrizations.bias.original."""
+    return any(name.removesuffix("_orig") == "bias" for name in path.split("."))

@@ -10,6 +10,7 @@ from pymlp.arguments import to_int
 from pymlp.data import Examples
 from pymlp.inference import is_native, token_losses
 from pymlp.model import MLP
+from pymlp.plain import check_model
 
 # Examples in a call of the native code, which divides them further.
 _NATIVE_ROWS = 2**15
@@ -29,7 +30,8 @@ def evaluate(
 
     The mean is weighted by the number of examples in each chunk and summed in double precision, so
     that it does not depend on ``batch_size`` beyond rounding. An `MLP` as the native engine trains
-    it is evaluated by its code and threads, with the same bits for any number of them.
+    it is evaluated by its code and threads, with the same bits for any number of them. A model that
+    hooks or other attachments act on is called by PyTorch, so that they do.
 
     Args:
         model: computes on the device that it is on.
@@ -41,9 +43,10 @@ def evaluate(
             a GPU does the work.
 
     Raises:
-        TypeError: ``batch_size`` is not an int.
+        TypeError: ``model`` is of another kind, such as DDP, or ``batch_size`` is not an int.
         ValueError: there is no example, or ``batch_size`` is less than 1.
     """
+    check_model("evaluate", model)
     batch_size = to_int("evaluate", "batch_size", batch_size, 1)
     if len(examples) == 0:
         raise ValueError("evaluate: there are no examples to take the mean of")

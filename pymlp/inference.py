@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pymlp import _engine, device_inference, functional, reference
-from pymlp.flat import layout
 from pymlp.model import MLP
+from pymlp.plain import unsupported_reason
 
 _LOSSES: dict[torch.dtype, Any] = {
     torch.float32: _engine.token_losses_float32,
@@ -40,14 +41,13 @@ _WORTH_THREADS = 2**22
 
 def is_native(model: MLP | reference.MLP) -> bool:
     """Whether the C++ code can do what ``model`` does."""
-    parameters = dict(model.named_parameters())
-    dtypes = {parameter.dtype for parameter in parameters.values()}
+    parameters = list(model.parameters())
+    dtypes = {parameter.dtype for parameter in parameters}
     return (
-        type(model) in (MLP, reference.MLP)
-        and tuple(parameters) == layout(model.config)
+        unsupported_reason(model) is None
         and len(dtypes) == 1
         and dtypes <= _LOSSES.keys()
-        and all(parameter.is_cpu for parameter in parameters.values())
+        and all(parameter.is_cpu for parameter in parameters)
     )
 
 
@@ -65,18 +65,24 @@ def token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
     """
     if is_native(model):
         return _of_tokens(_LOGITS_OF, model, tokens, targets, vocabulary=1)
-    device = model.embedding.weight.device
-    batches = zip(tokens.split(_NARROW_ROWS), targets.split(_NARROW_ROWS), strict=True)
-    parts = [_token_logits(model, t.to(device), y.to(device)) for t, y in batches]
-    return _joined(parts)
+    device = next(model.parameters()).device
+    is_narrow = unsupported_reason(model) is None
+    rows = _NARROW_ROWS if is_narrow else _rows(model)
+    logits_of = _narrow_logits if is_narrow else _gathered_logits
+    batches = zip(tokens.split(rows), targets.split(rows), strict=True)
+    return _joined([logits_of(model, t.to(device), y.to(device)) for t, y in batches])
 
 
-def _token_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -> Tensor:
+def _gathered_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -> Tensor:
+    logits: Tensor = model(tokens)
+    return logits.gather(1, targets.long()[:, None])[:, 0]
+
+
+def _narrow_logits(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) -> Tensor:
     embedding, hidden, output = model.embedding.weight, model.hidden, model.output
     h = functional.embed_linear_tanh(tokens, embedding, hidden.weight, hidden.bias)
     logits = (h * F.embedding(targets, output.weight)).sum(1, dtype=_wide(h))
-    if output.bias is not None:
-        logits = logits + output.bias[targets]
+    logits = logits + output.bias[targets]
     if model.direct is not None:
         x = F.embedding(tokens, embedding).flatten(1)
         logits = logits + (x * F.embedding(targets, model.direct.weight)).sum(1, dtype=_wide(x))
@@ -89,7 +95,7 @@ def log_normalisers(model: MLP | reference.MLP, tokens: Tensor) -> Tensor:
     if is_native(model):
         any_token = torch.zeros(len(tokens), dtype=torch.int64, device="cpu")
         return token_losses(model, tokens, any_token) + token_logits(model, tokens, any_token)
-    device = model.embedding.weight.device
+    device = next(model.parameters()).device
     parts = [
         (logits := model(part.to(device))).to(_wide(logits)).logsumexp(-1)
         for part in tokens.split(_rows(model))
@@ -122,10 +128,11 @@ def token_losses(model: MLP | reference.MLP, tokens: Tensor, targets: Tensor) ->
     if device_inference.applies(model):
         return device_inference.token_losses(model, tokens, targets)
     if not is_native(model):
-        like, rows = model.embedding.weight, _rows(model)
-        dtype = _wide(like)
+        device, rows = next(model.parameters()).device, _rows(model)
         parts = [
-            F.cross_entropy(model(t.to(like.device)).to(dtype), y.to(like.device), reduction="none")
+            F.cross_entropy(
+                (logits := model(t.to(device))).to(_wide(logits)), y.to(device), reduction="none"
+            )
             for t, y in zip(tokens.split(rows), targets.split(rows), strict=True)
         ]
         return _joined(parts)
@@ -186,7 +193,8 @@ def _of_tokens(
         targets=targets.contiguous().long().numpy(),
         threads=torch.get_num_threads() if work > _WORTH_THREADS else 1,
     )
-    return torch.from_numpy(values).double()
+    # numpy starts no threads: torch's own do not survive a fork.
+    return torch.from_numpy(values.astype(np.float64, copy=False))
 
 
 def _multiply_adds(model: MLP | reference.MLP, vocabulary: int) -> int:

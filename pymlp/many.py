@@ -203,7 +203,6 @@ class _Run:
 
     def __init__(self, config: RunConfig, data: Dataset, device: torch.device) -> None:
         self.config = config
-        # Here and not in a worker: torch.nn draws from the global generator.
         self.model = config.build_model(data).to(device)
         self._data = data
         self._trainer: Trainer | None = None

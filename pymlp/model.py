@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from pymlp import functional, reference
 from pymlp.arguments import to_bool, to_int
+from pymlp.layers import call_reason, layers_reason
 from pymlp.reference import Candidates, DropoutMasks
 
 LECTURE_SEED = 2147483647
@@ -65,7 +67,7 @@ class MLPConfig:
         return embedding + hidden + output + direct
 
 
-class MLP(nn.Module):
+class MLP(reference.MLP):
     """The language model of Bengio et al. (2003) on fused operators.
 
     The embeddings of T tokens, laid side by side, go through one tanh layer; a linear layer gives
@@ -75,24 +77,22 @@ class MLP(nn.Module):
     (V, T*E). `pymlp.reference.MLP` has the same state_dict.
     Equivalent to: `reference.MLP(config)`.
 
+    The layers are called, as in `reference.MLP`, where a call does more than the layer's formula:
+    hooks, pruning, parametrizations, adapters and other replacements act as they do in PyTorch.
+    `torch.export`, `torch.onnx`, `torch.jit.trace` and `torch.fx` see these calls, too, and so no
+    operator of pymlp; `torch.jit.script` needs a `reference.MLP` with the same state_dict.
+
     Args:
         config: sizes of the model.
     """
 
-    def __init__(self, config: MLPConfig) -> None:
-        super().__init__()
-        self.config = config
-        n_input = config.block_size * config.n_embd
-        linear = nn.Linear if config.n_hidden else reference.EmptyLinear
-        self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.hidden = linear(n_input, config.n_hidden)
-        self.output = linear(config.n_hidden, config.vocab_size)
-        # Drawn last, so that the others begin as without it.
-        self.direct = nn.Linear(n_input, config.vocab_size, bias=False) if config.direct else None
-
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, dropout: DropoutMasks | None = None) -> Tensor:
         """Logits (..., V) of the token that follows each context in `tokens` (..., T)."""
-        return F.linear(*self._last_layer(tokens, None), self.output.bias)
+        if isinstance(dropout, fx.Proxy):  # torch.fx puts one in place of every argument
+            dropout = None
+        if _is_exported(tokens) or layers_reason(self) is not None:
+            return super().forward(tokens, dropout)
+        return F.linear(*self._last_layer(tokens, dropout), self.output.bias)
 
     def loss(
         self,
@@ -106,7 +106,8 @@ class MLP(nn.Module):
     ) -> Tensor:
         """Mean cross-entropy in nats (a scalar) of `targets` (B,) after `tokens` (B, T).
 
-        Never holds the (B, V) logits. Equivalent to: `reference.MLP.loss`.
+        Never holds the (B, V) logits, unless something acts on a call of the model or its layers:
+        hooks, or a subclass's own forward. Equivalent to: `reference.MLP.loss`.
 
         Args:
             tokens, targets: ids.
@@ -117,6 +118,20 @@ class MLP(nn.Module):
         Raises:
             ValueError: ``label_smoothing`` with ``candidates``.
         """
+        if (
+            _is_exported(tokens)
+            or type(self).forward is not MLP.forward
+            or call_reason("the model", self) is not None
+            or layers_reason(self) is not None
+        ):
+            return super().loss(
+                tokens,
+                targets,
+                label_smoothing=label_smoothing,
+                z_loss=z_loss,
+                dropout=dropout,
+                candidates=candidates,
+            )
         is_plain = self.direct is None and dropout is None and candidates is None
         if is_plain and z_loss == 0.0:
             return functional.mlp_cross_entropy(
@@ -168,6 +183,32 @@ class MLP(nn.Module):
         return functional.embed_linear_tanh(
             tokens, self.embedding.weight, self.hidden.weight, self.hidden.bias
         )
+
+
+def _is_exported(tokens: Tensor) -> bool:
+    """Whether a graph of the model is made that others are to run."""
+    is_traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return is_traced or torch.compiler.is_exporting() or isinstance(tokens, fx.Proxy)
+
+
+@torch.no_grad()
+def _torch_init(model: reference.MLP, seed: int) -> None:
+    """Overwrite all parameters, in place, as `MLP(config)` draws them after `torch.manual_seed`.
+
+    The layers themselves draw from the global generator, which all threads share.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    nn.init.normal_(model.embedding.weight, generator=generator)
+    for layer in (model.hidden, model.output, model.direct):
+        if layer is None:
+            continue
+        if not layer.weight.numel():  # an EmptyLinear
+            nn.init.zeros_(layer.bias)
+            continue
+        nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+        if layer.bias is not None:
+            bound = 1 / math.sqrt(layer.in_features)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
 @torch.no_grad()
@@ -232,7 +273,7 @@ def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = N
 def seeded_model(
     config: MLPConfig, seed: int, init: str = "torch", counts: Tensor | None = None
 ) -> MLP:
-    """A model on the CPU whose first parameters depend on `seed` alone.
+    """A model on the CPU whose first parameters depend on `seed` alone, in any thread.
 
     The global generator stays as it is.
 
@@ -243,10 +284,12 @@ def seeded_model(
             `scaled_init`, and "unigram" `scaled_init` with `counts`.
         counts: (V,), how often each token occurs in train, for "unigram".
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
+    with torch.device("meta"):  # draws nothing
         model = MLP(config)
-    if init == "lecture":
+    model.to_empty(device="cpu")
+    if init == "torch":
+        _torch_init(model, seed)
+    elif init == "lecture":
         lecture_init(model, seed)
     elif init == "scaled":
         scaled_init(model, seed)

@@ -16,9 +16,9 @@ from pymlp import _engine, reference
 from pymlp.candidates import native_candidates
 from pymlp.config import TrainConfig
 from pymlp.data import Examples
-from pymlp.flat import layout
 from pymlp.model import MLP
 from pymlp.optimizer_state import OptimizerState, sparse_embedding, weight_decay
+from pymlp.plain import gradient_hooks_reason, unsupported_reason
 from pymlp.steps import Steps, TrainedParameters
 
 _LOOPS = {torch.float32: _engine.TrainingLoopFloat32, torch.float64: _engine.TrainingLoopFloat64}
@@ -110,12 +110,12 @@ class NativeEngine:
 
 def native_obstacle(model: MLP, device_type: str) -> str | None:
     """Why native code on such a device cannot train ``model``; None if it can."""
+    if type(model) is reference.MLP:
+        return "the model is a pymlp.reference.MLP, which stays plain PyTorch"
+    reason = unsupported_reason(model) or gradient_hooks_reason(model)
+    if reason is not None:
+        return reason
     parameters = dict(model.named_parameters())
-    if type(model) is not MLP:
-        return f"the model is a {type(model).__name__}, not a plain MLP"
-    names = layout(model.config)
-    if tuple(parameters) != names:
-        return f"the parameters are {', '.join(parameters)}, not {', '.join(names)}"
     first = model.embedding.weight
     for name, parameter in parameters.items():
         if parameter.device.type != device_type:
@@ -127,8 +127,6 @@ def native_obstacle(model: MLP, device_type: str) -> str | None:
             return f"{name} is {parameter.dtype}, not float32 or float64 as all others"
         if not parameter.is_contiguous():
             return f"{name} is not contiguous"
-        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
-            return f"{name} has hooks, which only PyTorch autograd calls"
     if _overlap(list(parameters.values())):
         return "parameters share memory"
     return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pymlp.config import TrainConfig
-from pymlp.flat import layout
+from pymlp.layers import layout
 from pymlp.model import MLP
 from pymlp.steps import Steps, TrainedParameters
 

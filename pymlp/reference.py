@@ -278,7 +278,7 @@ class MLP(nn.Module):
         Raises:
             ValueError: ``label_smoothing`` with ``candidates``.
         """
-        logits = self(tokens, dropout)
+        logits = self(tokens) if dropout is None else self(tokens, dropout=dropout)
         if candidates is not None:
             check_smoothing(label_smoothing)
             logits = logits[:, candidates.words] + candidates.offsets

@@ -14,6 +14,7 @@ from pymlp.data import Dataset, Line, Vocabulary, encode
 from pymlp.inference import can_draw, draw_ids
 from pymlp.lines import as_lines
 from pymlp.model import MLP
+from pymlp.plain import check_model
 
 # The lecture's: its training seed, plus 10.
 SAMPLE_SEED = 2147483647 + 10
@@ -62,7 +63,8 @@ def sample(
         The lines, without the token that ends them.
 
     Raises:
-        TypeError: an argument is not a number where one is expected.
+        TypeError: ``model`` is of another kind, such as DDP, or an argument is not a number where
+            one is expected.
         ValueError: an argument out of range, a prefix that the vocabulary cannot spell or that is
             longer than ``max_length``, a model of another vocabulary size, or one whose logits are
             not finite.
@@ -147,6 +149,7 @@ def _check(
     model: MLP | reference.MLP, vocabulary: Vocabulary, prefix: str, max_length: int
 ) -> list[int]:
     """The ids of ``prefix``, after a check that it, the model and the vocabulary fit."""
+    check_model("sample", model)
     if model.config.vocab_size != len(vocabulary):
         raise ValueError(
             f"sample: the vocabulary has {len(vocabulary)} tokens, "

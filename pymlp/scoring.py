@@ -23,6 +23,7 @@ from pymlp.evaluate import perplexity
 from pymlp.inference import log_normalisers, token_logits, token_losses
 from pymlp.lines import as_lines
 from pymlp.model import MLP
+from pymlp.plain import check_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,7 +102,8 @@ def score(
             models of running text were trained (`pymlp.data.DataConfig`).
 
     Raises:
-        TypeError: as `pymlp.lines.as_lines`, or the lines are not what the vocabulary is of.
+        TypeError: ``model`` is of another kind, such as DDP; or as `pymlp.lines.as_lines`, or the
+            lines are not what the vocabulary is of.
         ValueError: the vocabulary is of another size than the model's, or a line holds a line
             break.
     """
@@ -169,11 +171,10 @@ def log_z(
     most = to_int("log_z", "most", most, 1)
     _check_vocabulary(model, vocabulary)
     reader = _Reader(vocabulary, model.config.block_size, bos, eos, across)
-    tokens = [block.tokens[torch.from_numpy(block.scored)] for block in reader.read(lines)]
-    none = torch.zeros(0, model.config.block_size, dtype=torch.int64, device="cpu")
-    contexts = torch.cat([none, *tokens])
+    tokens = [block.tokens.numpy()[block.scored] for block in reader.read(lines)]
+    contexts = np.concatenate([np.zeros((0, model.config.block_size), np.int64), *tokens])
     step = max(1, math.ceil(len(contexts) / most))
-    found = log_normalisers(model, contexts[::step])
+    found = log_normalisers(model, torch.from_numpy(contexts[::step].copy()))
     if len(found) == 0:
         return LogZ(math.nan, math.nan, 0)
     return LogZ(found.mean().item(), found.abs().max().item(), len(found))
@@ -246,7 +247,7 @@ class Scorer:
             return 0.0, self.begin_state()
         context, following = (torch.tensor([x], device="cpu") for x in (state, target))
         log_prob = _log_probs(self.model, context, following, self.normalized)
-        return log_prob.item(), (*state[1:], target)
+        return float(log_prob[0]), (*state[1:], target)
 
 
 class _Reader:
@@ -336,10 +337,7 @@ class _Block:
 
     def log_probs(self, model: MLP | reference.MLP, normalized: bool) -> NDArray[np.float64]:
         """Of all examples, in order."""
-        found: NDArray[np.float64] = _log_probs(
-            model, self.tokens, self.targets, normalized
-        ).numpy()
-        return found
+        return _log_probs(model, self.tokens, self.targets, normalized)
 
     def score(self, log_probs: NDArray[np.float64]) -> Iterator[LineScore]:
         """The lines in order."""
@@ -352,13 +350,18 @@ class _Block:
 
 def _log_probs(
     model: MLP | reference.MLP, tokens: Tensor, targets: Tensor, normalized: bool
-) -> Tensor:
+) -> NDArray[np.float64]:
+    # numpy starts no threads: torch's own do not survive a fork.
+    found: NDArray[np.float64]
     if normalized:
-        return -token_losses(model, tokens, targets)
-    return token_logits(model, tokens, targets)
+        found = -token_losses(model, tokens, targets).numpy()
+    else:
+        found = token_logits(model, tokens, targets).numpy()
+    return found
 
 
 def _check_vocabulary(model: MLP | reference.MLP, vocabulary: Vocabulary) -> None:
+    check_model("score", model)
     if model.config.vocab_size != len(vocabulary):
         raise ValueError(
             f"score: the vocabulary has {len(vocabulary)} tokens, "

@@ -113,8 +113,13 @@ class TrainedParameters:
         A loss of before can then no longer be differentiated, as with any update in place.
 
         Raises:
-            RuntimeError: the model has other parameters by now, or other frozen ones.
+            RuntimeError: the model has other parameters by now, or other frozen ones; or it is in
+                `torch.inference_mode`.
         """
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "Trainer: nothing can be trained in torch.inference_mode(): leave it"
+            )
         self._check()
         torch.autograd.graph.increment_version(self.tensors)
 

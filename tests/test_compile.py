@@ -43,7 +43,6 @@ def raw_calls(dtype, bias, n):
     _, softmax = ops.cross_entropy_forward(logits, targets, None, -100, MEAN, 0.0)
     linear = (hidden, output_weight, output_bias, targets, class_weight)
     model = (tokens, targets, *case.parameters.values())
-    flat = torch.linspace(-1, 1, 11 * 4 + 9 * (3 * 4 + 1) + 11 * (9 + 1), dtype=dtype)
     return [
         (ops.embed_linear_tanh_forward, (tokens, embedding, hidden_weight, hidden_bias)),
         (ops.embed_linear_tanh_backward, (tokens, embedding, hidden_weight, hidden, hidden)),
@@ -56,7 +55,6 @@ def raw_calls(dtype, bias, n):
         (ops.linear_cross_entropy_forward_backward, (one, *linear, -100, MEAN, 0.0, 0.1, 2.0)),
         (ops.linear_cross_entropy_forward_backward, (rows, *linear, -100, NONE, 0.1, 0.0, 0.0)),
         (ops.linear_cross_entropy_forward_backward, (None, *linear, -100, SUM, 0.0, 0.0, 0.0)),
-        (ops.mlp_cross_entropy_flat, (tokens, targets, flat, 11, 4, 9)),
         (ops.mlp_cross_entropy_forward, (*model, -100, MEAN, 0.1)),
         (ops.mlp_cross_entropy_forward_backward, (None, *model, -100, MEAN, 0.0)),
         (ops.mlp_cross_entropy_forward_backward, (one, *model, -100, SUM, 0.1)),

@@ -28,7 +28,6 @@ RAW_OPS = [
     "linear_cross_entropy_forward_backward",
     "mlp_cross_entropy_forward",
     "mlp_cross_entropy_forward_backward",
-    "mlp_cross_entropy_flat",
     "mlp_logits",
 ]
 # In place, and where CUDA kernels run.

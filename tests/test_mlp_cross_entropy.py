@@ -7,9 +7,7 @@ import torch
 from ops_testing import DTYPES, assert_no_worse_than_torch, make_case, plain, results
 
 import pymlp
-from pymlp import _autograd, functional, mlp_cross_entropy
-from pymlp._library import ops
-from pymlp.flat import flat_gradient
+from pymlp import functional, mlp_cross_entropy
 
 pytestmark = pytest.mark.usefixtures("one_thread", "device")
 
@@ -100,38 +98,3 @@ def test_it_is_the_two_layers_one_after_the_other(isa):
         hidden, p["output_weight"], targets, linear_bias=p["output_bias"]
     )
     torch.testing.assert_close(case.run(functional), loss)
-
-
-def test_flat_parameters_give_the_same_bits(isa):
-    for dtype in DTYPES:
-        case = make_case("mlp_cross_entropy", N=40, V=11, E=4, H=9).to(dtype)
-        leaves = case.leaves()
-        expected = case.run(functional, *leaves)
-        gradients = torch.autograd.grad(expected, leaves)
-        flat = torch.cat([leaf.detach().flatten() for leaf in leaves])
-        loss, gradient = ops.mlp_cross_entropy_flat(*case.ids.values(), flat, 11, 4, 9)
-        assert loss.to(dtype) == expected
-        assert torch.equal(gradient, torch.cat([g.flatten() for g in gradients]))
-
-
-def test_flat_gradients_are_handed_over_without_asking_for_grad_output(monkeypatch):
-    made = []
-
-    def kept(*arguments):
-        made.append(ops.mlp_cross_entropy_flat(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(_autograd, "mlp_cross_entropy_flat", kept)
-    config = pymlp.MLPConfig(vocab_size=11, block_size=3, n_embd=4, n_hidden=9)
-    vector = torch.linspace(-1, 1, config.n_params).requires_grad_()
-    ids = make_case("mlp_cross_entropy").ids
-    _, gradient = flat_gradient(vector, *ids.values(), config)
-    assert gradient.data_ptr() == made[0][1].data_ptr()
-    (scaled,) = torch.autograd.grad(
-        _autograd.FlatMLPCrossEntropy.apply(
-            vector, tuple(ids.values()), (11, 4, 9), (torch.ones(()),)
-        ),
-        vector,
-        torch.tensor(-2.0),
-    )
-    assert torch.equal(scaled, -2 * gradient)

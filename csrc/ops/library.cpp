@@ -51,11 +51,6 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
         "int ignore_index, int reduction, float label_smoothing"
         ") -> (Tensor loss, Tensor dembedding, Tensor dhidden_weight, Tensor dhidden_bias, "
         "Tensor doutput_weight, Tensor doutput_bias)");
-  // parameters: embedding, hidden_weight, hidden_bias, output_weight, output_bias, one after the
-  // other in one vector; dparameters likewise. Reduction mean.
-  m.def("mlp_cross_entropy_flat("
-        "Tensor tokens, Tensor targets, Tensor parameters, int vocab_size, int n_embd, int n_hidden"
-        ") -> (Tensor loss, Tensor dparameters)");
 
   m.def("mlp_logits("
         "Tensor tokens, Tensor embedding, Tensor hidden_weight, Tensor hidden_bias, "

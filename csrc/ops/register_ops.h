@@ -23,7 +23,6 @@ void register_ops(torch::stable::detail::StableLibrary& m) {
   m.impl("mlp_cross_entropy_forward", TORCH_BOX(&mlp_cross_entropy_forward<Backend>));
   m.impl("mlp_cross_entropy_forward_backward",
          TORCH_BOX(&mlp_cross_entropy_forward_backward<Backend>));
-  m.impl("mlp_cross_entropy_flat", TORCH_BOX(&mlp_cross_entropy_flat<Backend>));
   m.impl("mlp_logits", TORCH_BOX(&mlp_logits<Backend>));
 }
 
