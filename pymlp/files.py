@@ -168,16 +168,20 @@ def stage_directory(path: Path) -> Path:
     return staged
 
 
-def put_in_place(staged: Path, path: Path) -> None:
-    """Give the directory ``staged`` the name ``path``; a directory that is there goes to `staged`.
+def put_in_place(staged: Path, path: Path, *, replace: bool) -> None:
+    """Give the directory ``staged`` the name ``path``.
 
-    Both change places in one step where the system can do that. Elsewhere a process that is killed
-    between two steps leaves the old directory for `leftovers` to find.
+    Args:
+        staged: filled.
+        path: of the same file system.
+        replace: the directory that is at ``path`` goes to ``staged``. Both change places in one
+            step where the system can do that. Elsewhere a process that is killed between two steps
+            leaves the old directory for `leftovers` to find.
 
     Raises:
-        OSError: ``path`` cannot be replaced, or holds files and was not there before.
+        OSError: ``path`` cannot be replaced, or holds files and ``replace`` is False.
     """
-    if not path.exists():
+    if not replace:
         os.rename(staged, path)
         return
     os.chmod(staged, stat.S_IMODE(path.stat().st_mode))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pymlp import _engine
-from pymlp.arguments import to_int
+from pymlp.arguments import to_bool, to_int
 from pymlp.dataset import Dataset, Ends
 from pymlp.lines import SPLIT_SEED, cut_points
 from pymlp.streams import TokenStream
@@ -76,6 +76,9 @@ class DataConfig:
         if self.vocab_size is not None:
             vocab_size = to_int("DataConfig", "vocab_size", self.vocab_size, 0)
             object.__setattr__(self, "vocab_size", vocab_size)
+        to_bool("DataConfig", "lowercase", self.lowercase)
+        if not isinstance(self.split, str):
+            raise TypeError(f"DataConfig: split must be a str, got {self.split!r:.40}")
         if self.tokens is not None:
             check_kind(self.tokens)
         for name, known in (("vocab_from", ("all", "train")), ("context", ("reset", "across"))):

@@ -112,12 +112,12 @@ class RunDirectory:
             check_vacant(path)  # another process may have been here first
             run._fill(*content)
         else:
-            old = RunLock.acquire(place) if _holds_run(place) else None
+            old = RunLock.acquire(place) if overwrite and _holds_run(place) else None
             staged, lock = _stage(place)
             try:
                 run = cls(staged, lock)
                 run._fill(*content)
-                put_in_place(staged, place)
+                put_in_place(staged, place, replace=old is not None)
             except OSError as error:
                 if old is None and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                     remove_directory(staged)

@@ -146,9 +146,8 @@ def by_hand(attach):
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
     batches = Batches(len(DATA.train), 4, seed=SEED)
     losses = []
-    for _ in range(STEPS):
-        (rows,) = batches.peek(1)
-        batches.advance(1)
+    for step in range(STEPS):
+        (rows,) = batches.at(step, 1)
         loss = F.cross_entropy(model(DATA.train.tokens[rows]), DATA.train.targets[rows])
         optimizer.zero_grad()
         loss.backward()

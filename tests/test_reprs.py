@@ -42,7 +42,7 @@ def test_results_are_a_table_in_html():
     html = results._repr_html_()
     assert html.count("<tr>") == 3
     assert "<th>lr</th><th>step</th>" in html
-    assert f"<td>{results[0].dev_loss:.4g}</td>" in html
+    assert f"<td>{results[0].dev_loss:.4f}</td>" in html
     assert repr(results) == (
         f"Results(2 models, 1 without an error, lowest dev loss {results[0].dev_loss:.4f})"
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pymlp import MLP, MLPConfig, RunConfig, TrainConfig, Trainer, files, run_lock, sources
+from pymlp import MLP, MLPConfig, RunConfig, TrainConfig, Trainer, files, run_lock, rundir, sources
 from pymlp.data import Dataset, Vocabulary, names
 from pymlp.run_lock import RunInUseError
 from pymlp.rundir import RunDirectory
@@ -508,7 +508,7 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, finished, name, content
     [
         ("lr = " + "9" * 400, "lr must be|too large"),
         ("batch_size = true", "batch_size must be an int"),
-        ("betas = 3", "not iterable"),
+        ("betas = 3", "betas must be two numbers, got 3"),
         ("other = 3", "other"),
     ],
 )
@@ -544,3 +544,22 @@ def test_loaded_models_do_not_change_with_their_file(tmp_path, finished):
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
     trainer.fit()
     assert Trainer.resume(path, DATA).step == 30
+
+
+def test_a_run_that_was_made_meanwhile_is_not_replaced(tmp_path, monkeypatch):
+    """Between the look at the place and the rename another process makes its run there."""
+    stage, rivals = rundir._stage, []
+
+    def late(path):
+        staged = stage(path)
+        monkeypatch.setattr(rundir, "_stage", stage)
+        rivals.append(begin(path))
+        return staged
+
+    monkeypatch.setattr(rundir, "_stage", late)
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        begin(tmp_path / "run")
+    (rival,) = rivals
+    rival.fit()
+    assert len(RunDirectory.open(tmp_path / "run").checkpoint().losses) == rival.step == 20
+    assert os.listdir(tmp_path) == ["run"]

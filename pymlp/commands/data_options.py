@@ -113,7 +113,7 @@ def opened(source: str) -> Iterator[Input]:
         with open_input(source) as file:
             yield file
     elif sys.stdin is None:
-        raise click.ClickException("standard input is closed: give a file")
+        raise click.ClickException("standard input is closed: name a file, or send lines by a pipe")
     else:
         yield Input(sys.stdin.buffer, "standard input")
 
