@@ -62,11 +62,11 @@ TEST(training_leaves_frozen_parameters_alone) {
 // Where state and gradients lie does not change a bit.
 TEST(training_with_less_shared_memory) {
   Problem p{small, 12, clipped(adamw(), 0.5), true};
-  const int64_t least = cuda_training<float>().least_shared_bytes(p.z, 1);
+  const int64_t least = cuda_training<float>().least_shared_bytes(p.z);
   const Results got = trained<float>(p, p.steps);
   int outside = 0;
   for (const int64_t more : {0, 1500, 3000}) {
-    CHECK(sides::same_bits(trained<float>(p, p.steps, 1, least + more), got));
+    CHECK(sides::same_bits(trained<float>(p, p.steps, least + more), got));
     OnDevice<float> model(p, least + more);
     int64_t bytes = 0;
     model.steps(0, 1, bytes);
@@ -140,15 +140,15 @@ TEST(training_on_indices_out_of_range_gives_nan) {
 TEST(sizes_that_no_device_has_room_for) {
   const Training<float>& training = cuda_training<float>();
   const int64_t most = 227 * 1024;
-  CHECK(training.least_shared_bytes({27, 3, 10, 200, 32}, 1) <= most / 2);  // two blocks
-  CHECK(training.least_shared_bytes({27, 3, 10, 200, 4096}, 1) > most);
+  CHECK(training.least_shared_bytes({27, 3, 10, 200, 32}) <= most / 2);  // two blocks
+  CHECK(training.least_shared_bytes({27, 3, 10, 200, 4096}) > most);
   constexpr int32_t huge = 0x7fffffff;
   for (const TrainingSizes z : {TrainingSizes{huge, 3, 10, 200, 32},
                                 {27, huge, huge, 200, 32},
                                 {27, 3, 10, huge, 32},
                                 {27, 3, 10, 200, huge},
                                 {70000, 3, 70000, 70000, 1}}) {
-    CHECK(training.least_shared_bytes(z, 1) > most);
+    CHECK(training.least_shared_bytes(z) > most);
   }
 }
 
