@@ -43,7 +43,8 @@ list(JOIN cuda_targets "," cuda_targets) # as nvcc calls them, also for `pymlp i
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/kernels/cuda/*.cu)
 add_library(pymlp_cuda STATIC ${cuda_sources})
 target_include_directories(pymlp_cuda PUBLIC csrc)
-# constexpr functions run on the device too.
-set(cuda_options --expt-relaxed-constexpr
+# constexpr functions run on the device too. A multiply-add is fused only where the source says so,
+# as on the CPU: then a kernel rounds on a device as it does in emulation.
+set(cuda_options --expt-relaxed-constexpr -fmad=false -Xcompiler=-ffp-contract=off
   "--generate-code=arch=compute_${oldest},code=[${cuda_targets}]")
 target_compile_options(pymlp_cuda PUBLIC "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")

@@ -48,8 +48,11 @@ def compile_verbosely(source: Path) -> str:
     """What ptxas prints while one source file is compiled for all architectures."""
     targets = ",".join(f"sm_{a}" for a in ARCHITECTURES)
     with tempfile.TemporaryDirectory() as directory:
-        command = [nvcc(), "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-I{ROOT / 'csrc'}"]
-        command += [f"--generate-code=arch=compute_{ARCHITECTURES[0]},code=[{targets}]"]
+        command = [nvcc(), "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-fmad=false"]
+        command += [
+            f"-I{ROOT / 'csrc'}",
+            f"--generate-code=arch=compute_{ARCHITECTURES[0]},code=[{targets}]",
+        ]
         command += ["-Xptxas", "-v", "-fatbin", "-o", str(Path(directory) / "out"), str(source)]
         result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode != 0:

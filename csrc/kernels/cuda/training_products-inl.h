@@ -92,7 +92,7 @@ struct ProductTile {
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
 #pragma unroll
-        for (int c = 0; c < width; ++c) sum[s][c] += x[q] * y[c][q];
+        for (int c = 0; c < width; ++c) sum[s][c] = fused(x[q], y[c][q], sum[s][c]);
       }
     }
   }
@@ -108,7 +108,9 @@ struct ProductTile {
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
 #pragma unroll
-          for (int c = 0; c < width; ++c) sum[half + s][c] += x[s] * y[c][q];
+          for (int c = 0; c < width; ++c) {
+            sum[half + s][c] = fused(x[s], y[c][q], sum[half + s][c]);
+          }
         }
       }
     }
