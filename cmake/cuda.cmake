@@ -18,9 +18,9 @@ if(PYMLP_CUDA STREQUAL "AUTO")
   endif()
 endif()
 foreach(architecture IN LISTS PYMLP_CUDA_ARCHITECTURES)
-  if(architecture LESS 80)
-    message(FATAL_ERROR "PYMLP_CUDA_ARCHITECTURES=${PYMLP_CUDA_ARCHITECTURES}: kernels are for devices from "
-      "80 on, got ${architecture}; leave it out, or say PYMLP_CUDA=OFF")
+  if(NOT architecture MATCHES "^[0-9]+$" OR architecture LESS 80)
+    message(FATAL_ERROR "PYMLP_CUDA_ARCHITECTURES=${PYMLP_CUDA_ARCHITECTURES}: expected numbers of "
+      "devices from 80 on, such as 80;90, got ${architecture}; leave it out, or say PYMLP_CUDA=OFF")
   endif()
 endforeach()
 message(STATUS "CUDA kernels: ${PYMLP_NVCC} for ${PYMLP_CUDA_ARCHITECTURES}")

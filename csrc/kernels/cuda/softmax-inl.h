@@ -27,13 +27,17 @@ struct Scalars {
 // The threads that share a row: more for longer rows.
 constexpr int few_lanes = 8, many_lanes = 256;
 
+// The most blocks of a launch whose rows have at most a warp each: they take the rows in turns.
+constexpr int64_t most_row_blocks = 4096;
+
 template <int lanes>
 struct RowGroup {
   static constexpr int threads = many_lanes;
   static constexpr int count = threads / lanes;  // groups in a block
-  static constexpr int64_t most_blocks = lanes > warp_size ? 0x7fffffff : 4096;
 
-  static int64_t blocks(int64_t N) { return smaller(divide_up(N, count), most_blocks); }
+  static int64_t blocks(int64_t N, int64_t most = most_row_blocks) {
+    return smaller(divide_up(N, count), lanes > warp_size ? 0x7fffffff : most);
+  }
 };
 
 // body(lanes as a constant) for rows of V elements.

@@ -208,6 +208,28 @@ TEST(an_update_by_numbers_on_the_device) {
   }
 }
 
+// Beyond the table of rates there are none, and the loss has no place.
+TEST(steps_that_there_is_no_room_for_end_in_nan) {
+  for (const int64_t number : {int64_t(2), int64_t(-1), int64_t(1) << 60}) {
+    const device::Array<float> parameter(std::vector<float>{1, 2}),
+        gradient(std::vector<float>{0, 0});
+    const device::Array<StepRates<float>> rates(std::vector<StepRates<float>>(2));
+    const device::Array<int64_t> count(std::vector<int64_t>{number});
+    const device::Array<float> loss(std::vector<float>{3.5f});
+    const device::Array<double> losses(std::vector<double>{7, 8});
+    MlpUpdate<float> p{};
+    p.V = 2, p.E = 1;
+    p.embedding = {gradient.data(), parameter.data(), nullptr, nullptr};
+    const device::TestQueue queue;
+    cuda_training<float>().update(
+        p, {2, count.data(), rates.data(), nullptr, loss.data(), losses.data()}, queue);
+    queue.finish();
+    for (const float x : parameter.values()) CHECK(std::isnan(x));
+    CHECK((losses.values() == std::vector<double>{7, 8}));
+    CHECK_EQ(count.values()[0], number + 1);
+  }
+}
+
 namespace {
 
 // Of step `number`, of two.
