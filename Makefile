@@ -77,7 +77,8 @@ emulate-ops: $(VENV)/.tools
 	    -DPYMLP_TORCH=$$($(BIN)/python -c "import torch; print(torch.__path__[0])")
 	$(CMAKE) --build build/emulate-ops
 	rm -rf $(EMULATED) && mkdir -p $(EMULATED)/pymlp
-	ln -s $(abspath pymlp)/*.py $(abspath pymlp)/*.txt $(EMULATED)/pymlp/
+	ln -s $(abspath pymlp)/*.py $(abspath pymlp)/*.txt $(abspath pymlp)/commands $(abspath pymlp)/ngram \
+	    $(EMULATED)/pymlp/
 	$(CMAKE) --install build/emulate-ops --prefix $(EMULATED)/pymlp
 	PYTHONPATH=$(EMULATED) $(BIN)/pytest -q $(CONTRACT) tests/test_device_*.py \
 	    -k "not avx2 and not baseline"

@@ -18,9 +18,9 @@ if(PYMLP_CUDA STREQUAL "AUTO")
   endif()
 endif()
 foreach(architecture IN LISTS PYMLP_CUDA_ARCHITECTURES)
-  if(architecture LESS 80)
-    message(FATAL_ERROR "PYMLP_CUDA_ARCHITECTURES=${PYMLP_CUDA_ARCHITECTURES}: kernels are for devices from "
-      "80 on, got ${architecture}; leave it out, or say PYMLP_CUDA=OFF")
+  if(NOT architecture MATCHES "^[0-9]+$" OR architecture LESS 80)
+    message(FATAL_ERROR "PYMLP_CUDA_ARCHITECTURES=${PYMLP_CUDA_ARCHITECTURES}: expected numbers of "
+      "devices from 80 on, such as 80;90, got ${architecture}; leave it out, or say PYMLP_CUDA=OFF")
   endif()
 endforeach()
 message(STATUS "CUDA kernels: ${PYMLP_NVCC} for ${PYMLP_CUDA_ARCHITECTURES}")
@@ -33,32 +33,18 @@ set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 enable_language(CUDA)
 
 # PTX is made once, for the oldest device, and turned into code for each: the compiler's first half
-# is most of the time, and hardly anything here is written for one device. The PTX is kept for newer
-# ones. targets: as nvcc calls them.
-function(compile_for library architectures targets)
-  list(SORT architectures COMPARE NATURAL)
-  list(GET architectures 0 oldest)
-  list(TRANSFORM architectures PREPEND "sm_")
-  list(APPEND architectures "compute_${oldest}")
-  list(JOIN architectures "," code)
-  target_include_directories(${library} PUBLIC csrc)
-  # constexpr functions run on the device too.
-  set(options --expt-relaxed-constexpr "--generate-code=arch=compute_${oldest},code=[${code}]")
-  target_compile_options(${library} PUBLIC "$<$<COMPILE_LANGUAGE:CUDA>:${options}>")
-  set(${targets} "${code}" PARENT_SCOPE)
-endfunction()
-
-# What is written for clusters of blocks is compiled for the devices that have them alone, sm_90 and
-# newer. With none such in the list, it compiles to nothing.
-set(cluster_architectures ${PYMLP_CUDA_ARCHITECTURES})
-list(FILTER cluster_architectures EXCLUDE REGEX "^[1-8][0-9]$")
-if(NOT cluster_architectures)
-  set(cluster_architectures ${PYMLP_CUDA_ARCHITECTURES})
-endif()
-add_library(pymlp_cuda_clusters OBJECT csrc/kernels/cuda/training_clusters.cu)
-compile_for(pymlp_cuda_clusters "${cluster_architectures}" cluster_targets)
+# is most of the time, and nothing here is written for one device. The PTX is kept for newer ones.
+list(SORT PYMLP_CUDA_ARCHITECTURES COMPARE NATURAL)
+list(GET PYMLP_CUDA_ARCHITECTURES 0 oldest)
+list(TRANSFORM PYMLP_CUDA_ARCHITECTURES PREPEND "sm_" OUTPUT_VARIABLE cuda_targets)
+list(APPEND cuda_targets "compute_${oldest}")
+list(JOIN cuda_targets "," cuda_targets) # as nvcc calls them, also for `pymlp info`
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/kernels/cuda/*.cu)
-list(FILTER cuda_sources EXCLUDE REGEX "_clusters\\.cu$")
-add_library(pymlp_cuda STATIC ${cuda_sources} $<TARGET_OBJECTS:pymlp_cuda_clusters>)
-compile_for(pymlp_cuda "${PYMLP_CUDA_ARCHITECTURES}" cuda_targets) # also for `pymlp info`
+add_library(pymlp_cuda STATIC ${cuda_sources})
+target_include_directories(pymlp_cuda PUBLIC csrc)
+# constexpr functions run on the device too. A multiply-add is fused only where the source says so,
+# as on the CPU: then a kernel rounds on a device as it does in emulation.
+set(cuda_options --expt-relaxed-constexpr -fmad=false -Xcompiler=-ffp-contract=off
+  "--generate-code=arch=compute_${oldest},code=[${cuda_targets}]")
+target_compile_options(pymlp_cuda PUBLIC "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_options}>")

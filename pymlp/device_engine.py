@@ -1,9 +1,9 @@
 """The native engine on CUDA devices: many steps for one word from Python.
 
 A model goes one of two ways, which its sizes decide. If it fits into the shared memory of a block,
-or of a cluster of blocks, the training kernel (csrc/kernels/cuda/training-inl.h) carries out many
-steps in one launch, of one model or of many side by side. Any other goes step by step, as a CUDA
-graph (`pymlp.device_graph`).
+the training kernel (csrc/kernels/cuda/training-inl.h) carries out many steps in one launch, of one
+model or of many side by side. Any other goes step by step, as a CUDA graph
+(`pymlp.device_graph`).
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _way(model: MLP, config: TrainConfig) -> tuple[bool, str]:
     unknown = "direct=True" if c.direct else _unknown_term(config)
     if unknown is not None:
         return False, f"{graph} {unknown} is not among what the training kernel does"
-    cluster, alone, least, most = ops.training_shared_bytes(
+    least, most = ops.training_shared_bytes(
         model.embedding.weight.detach(),
         c.vocab_size,
         c.block_size,
@@ -221,12 +221,8 @@ def _way(model: MLP, config: TrainConfig) -> tuple[bool, str]:
     need = "more than any block has" if least >= 2**40 else _kib(least)
     need += f" of the {_kib(most)} of shared memory that a block has"
     if least <= most:
-        by = "in one kernel" if cluster == 1 else f"in one kernel by a cluster of {cluster} blocks"
-        each = "" if cluster == 1 else " in each"
-        wider = "" if alone == cluster else f"; alone it is given {alone} blocks"
-        return True, f"{by}, since model and batch take{each} {need}{wider}"
-    where = "" if cluster == 1 else f" in each of {cluster} blocks"
-    return False, f"{graph} model and batch would take{where} {need}"
+        return True, f"in one kernel, since model and batch take {need}"
+    return False, f"{graph} model and batch would take {need}"
 
 
 def _kib(count: int) -> str:

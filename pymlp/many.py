@@ -67,10 +67,8 @@ def train_many(
     device: str | torch.device = "cpu",
 ) -> Results:
     """Train K independent models at once: on the CPU each on one core, as many at a time as there
-    are workers; on CUDA by the training kernel, each by a block of its own, or by a cluster of
-    blocks where one has no room for it or there are some to spare for all. Where models need
-    clusters of different sizes, each size has a launch, and the sizes take turns. Those that the
-    kernel does not take go by a graph of their own, one after the other.
+    are workers; on CUDA by the training kernel, each by a block of its own. Those that the kernel
+    does not take go by a graph of their own, one after the other.
 
     Every model ends with the same bits as from ``config.trainer(data, device=device).fit()``,
     whatever the number of workers and whatever the other models do. One that diverges does not stop

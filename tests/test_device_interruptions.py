@@ -60,18 +60,10 @@ def test_an_interruption_of_many_leaves_what_is_done_of_each(where, monkeypatch)
     configs = [SMALL, replace(SMALL, seed=5)]
     trainers = [config.trainer(DATA, device=where) for config in configs]
     steps = [trainer.stepper.begin(20) for trainer in trainers]
-    collect = device_engine._Launch._collect
-
-    def collect_first(launch):
-        collect(launch)
-        if launch.steps is steps[0]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(device_engine._Launch, "_collect", collect_first)
+    interrupt(monkeypatch, device_engine._Launch, "_collect")
     interrupt(monkeypatch, device_engine, "wait")
     with pytest.raises(KeyboardInterrupt):
         device_engine.run_together([(t.engine, s) for t, s in zip(trainers, steps, strict=True)])
-    monkeypatch.setattr(device_engine._Launch, "_collect", collect)
     for config, trainer, part in zip(configs, trainers, steps, strict=True):
         assert part.done == len(part)
         trainer.stepper.end(part, 1.0)

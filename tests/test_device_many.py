@@ -13,7 +13,7 @@ MANY = [
     replace(SMALL, seed=5, lr=0.3, steps=45),
     replace(SMALL, seed=6, n_hidden=33, n_embd=2, optimizer="adamw", lr=0.01, init="lecture"),
     replace(SMALL, dtype="float64", max_grad_norm=0.5, eval_every=0, batch_size=3),
-    replace(SMALL, lr=1e30),
+    replace(SMALL, lr=1e38),
     replace(SMALL, n_embd=3000, steps=2, eval_every=0),
     replace(SMALL, engine="autograd", steps=5),
 ]
@@ -25,8 +25,8 @@ def test_each_of_many_has_the_bits_of_the_same_model_alone(where):
     results = train_many(MANY, DATA, 2, seen.append, device=where)
     assert [result.config for result in results] == MANY
     for config, result in zip(MANY, results, strict=True):
-        if config.lr == 1e30:
-            assert "training diverged: the loss is nan" in result.error
+        if config.lr == 1e38:
+            assert "training diverged: the loss is" in result.error
             continue
         trainer = config.trainer(DATA, device=where)
         history = trainer.fit()

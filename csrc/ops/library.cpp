@@ -60,7 +60,7 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   // Training in place, where CUDA kernels run (csrc/ops/training.h has what the arguments are).
   m.def("training_shared_bytes("
         "Tensor like, int vocab_size, int block_size, int n_embd, int n_hidden, int batch_size"
-        ") -> (int cluster, int alone, int least, int most)");
+        ") -> (int least, int most)");
   m.def("train_models("
         "Tensor(a!)[] parameters, Tensor(b!)[] first, Tensor(c!)[] second, "
         "Tensor tokens, Tensor targets, Tensor[] indices, Tensor[] rates, "

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <tuple>
 #include <vector>
 
@@ -137,29 +136,19 @@ inline void check_vector(const Argument& a, const Argument& like, ScalarType dty
   check_in_place(a);
 }
 
-// How many blocks it takes to train a model in train_models, how many train it when it is alone,
-// the bytes of shared memory that it needs in each block of the former, and those that a block may
-// have. If these are fewer, it has no room even in so many.
+// Bytes of shared memory that a model needs for train_models, and that a block may have.
 template <class Backend>
-std::tuple<int64_t, int64_t, int64_t, int64_t> training_shared_bytes(const Tensor& like, int64_t V,
-                                                                     int64_t T, int64_t E,
-                                                                     int64_t H, int64_t B) {
+std::tuple<int64_t, int64_t> training_shared_bytes(const Tensor& like, int64_t V, int64_t T,
+                                                   int64_t E, int64_t H, int64_t B) {
   constexpr const char* op = "training_shared_bytes";
   const Backend backend(op, like.device());
-  const int64_t most = most_shared_bytes();
-  int cluster = 0, alone = 0;
   int64_t least = 0;
   with_trained_type(op, like, [&](auto tag) {
-    using A = decltype(tag);
     const auto narrow = [](int64_t n) { return int32_t(n < 0x7fffffff ? n : 0x7fffffff); };
-    const TrainingSizes sizes{narrow(V), narrow(T), narrow(E), narrow(H), narrow(B)};
-    cluster = smallest_cluster<A>(sizes, most);
-    alone = widest_cluster<A>({sizes}, most);
-    if (alone == 0) alone = cluster;
-    if (cluster == 0) cluster = largest_present_cluster<A>();
-    least = cuda_training<A>().least_shared_bytes(sizes, cluster);
+    least = cuda_training<decltype(tag)>().least_shared_bytes(
+        {narrow(V), narrow(T), narrow(E), narrow(H), narrow(B)});
   });
-  return {cluster, alone, least, most};
+  return {least, most_shared_bytes()};
 }
 
 // Arguments of train_models. Of each model: indices (K, B) of examples, rates (K) float64, losses
@@ -243,13 +232,6 @@ struct RunsOfSteps {
   }
 };
 
-// The models that are trained by clusters of one size, in a launch of their own.
-template <class A>
-struct LaunchedTogether {
-  std::vector<TrainingModel<A>> models;
-  int64_t shared_bytes = 0;
-};
-
 // The models on the device, where the kernel reads them. Waits until they are there.
 template <class A>
 Tensor copied_to(const Device& device, const std::vector<TrainingModel<A>>& models) {
@@ -259,53 +241,30 @@ Tensor copied_to(const Device& device, const std::vector<TrainingModel<A>>& mode
   return torch::stable::to(here, device);
 }
 
-// By the widest cluster that suits all models, in one launch; else each by the fewest blocks, with
-// a launch for each size of cluster, one after the other.
 template <class A, class Backend>
 void train(const Backend& backend, const RunsOfSteps& runs) {
   const Training<A>& training = cuda_training<A>();
   const int64_t room = most_shared_bytes();
-  std::vector<TrainingModel<A>> all;
-  std::vector<TrainingSizes> sizes;
-  for (size_t i = 0; i < runs.count(); ++i) {
-    all.push_back(runs.model<A>(i));
-    sizes.push_back(all.back().sizes);
-  }
-  const int widest = widest_cluster<A>(sizes, room);
-  std::map<int, LaunchedTogether<A>> by_cluster;
+  std::vector<TrainingModel<A>> models;
   size_t workspace = 0;
   for (size_t i = 0; i < runs.count(); ++i) {
-    const TrainingModel<A>& model = all[i];
-    const int cluster = widest > 0 ? widest : smallest_cluster<A>(model.sizes, room);
-    if (cluster == 0) {
-      const int most = largest_present_cluster<A>();
-      check(false, "pymlp.", runs.op, ": model ", i, " needs ",
-            training.least_shared_bytes(model.sizes, most), " bytes of shared memory in each of ",
-            most, " blocks, a block has ", room);
-    }
-    by_cluster[cluster].models.push_back(model);
-    workspace += training.workspace(model, cluster, room);
+    models.push_back(runs.model<A>(i));
+    const int64_t least = training.least_shared_bytes(models.back().sizes);
+    check(least <= room, "pymlp.", runs.op, ": model ", i, " needs ", least,
+          " bytes of shared memory, a block has ", room);
+    workspace += training.workspace(models.back(), room);
   }
   const auto launch = [&](void* memory, const Queue& queue) {
+    int64_t shared_bytes = 0;
     auto* at = static_cast<char*>(memory);
-    std::vector<TrainingModel<A>> placed;
-    for (auto& [cluster, together] : by_cluster) {
-      for (TrainingModel<A>& model : together.models) {
-        const size_t bytes = training.workspace(model, cluster, room);
-        together.shared_bytes =
-            std::max(together.shared_bytes, training.place(model, cluster, room, at));
-        at += bytes;
-        placed.push_back(model);
-      }
+    for (TrainingModel<A>& model : models) {
+      const size_t bytes = training.workspace(model, room);
+      shared_bytes = std::max(shared_bytes, training.place(model, room, at));
+      at += bytes;
     }
-    // In one copy, so that nothing is waited for between the launches.
-    const Tensor table = copied_to(runs.parameters[0].device(), placed);
-    const auto* models = static_cast<const TrainingModel<A>*>(table.const_data_ptr());
-    for (const auto& [cluster, together] : by_cluster) {
-      const auto count = static_cast<int64_t>(together.models.size());
-      training.train(models, count, cluster, together.shared_bytes, queue);
-      models += count;
-    }
+    const Tensor table = copied_to(runs.parameters[0].device(), models);
+    training.train(static_cast<const TrainingModel<A>*>(table.const_data_ptr()),
+                   static_cast<int64_t>(models.size()), shared_bytes, queue);
   };
   backend.run(launch, workspace);
 }

@@ -49,19 +49,10 @@ PYMLP_DEVICE double tanh_of(double x) { return tanh(x); }
 PYMLP_DEVICE float sqrt_of(float x) { return sqrtf(x); }
 PYMLP_DEVICE double sqrt_of(double x) { return sqrt(x); }
 
-// a b + c, rounded once; and a b, rounded: where the compiler may do either, code that is compiled
-// in two places may have different bits.
+// a b + c, rounded once. No compiler fuses anything else: a b + c is rounded twice, on the device
+// as in the emulation.
 PYMLP_DEVICE float fused(float a, float b, float c) { return fmaf(a, b, c); }
 PYMLP_DEVICE double fused(double a, double b, double c) { return fma(a, b, c); }
-#if defined(__CUDACC__)
-PYMLP_DEVICE float product_of(float a, float b) { return __fmul_rn(a, b); }
-PYMLP_DEVICE double product_of(double a, double b) { return __dmul_rn(a, b); }
-#else
-template <class A>
-A product_of(A a, A b) {
-  return a * b;
-}
-#endif
 
 template <class A>
 PYMLP_DEVICE A infinity() {

@@ -75,8 +75,11 @@ struct CrossEntropyForward {
   int64_t blocks = 0;
   Totals* totals;
 
-  CrossEntropyForward(Workspace& workspace, const CrossEntropy<S>& p) : problem(p) {
-    with_lanes_for(p.V, [&](auto lanes) { blocks = RowGroup<lanes>::blocks(p.N); });
+  // most_blocks: they take all rows in turns.
+  CrossEntropyForward(Workspace& workspace, const CrossEntropy<S>& p,
+                      int64_t most_blocks = most_row_blocks)
+      : problem(p) {
+    with_lanes_for(p.V, [&](auto lanes) { blocks = RowGroup<lanes>::blocks(p.N, most_blocks); });
     totals = workspace.take<Totals>(LossOutput<A>::totals_needed(p.options.reduction, blocks));
   }
 
@@ -97,9 +100,11 @@ struct CrossEntropyBackward {
   using A = Accumulate<S>;
   const CrossEntropy<S>& problem;
   ScalarsPass<S> scalars;
+  int64_t most_blocks;
 
-  CrossEntropyBackward(Workspace& workspace, const CrossEntropy<S>& p)
-      : problem(p), scalars(workspace, p.N, p.options.reduction) {}
+  CrossEntropyBackward(Workspace& workspace, const CrossEntropy<S>& p,
+                       int64_t most_blocks = most_row_blocks)
+      : problem(p), scalars(workspace, p.N, p.options.reduction), most_blocks(most_blocks) {}
 
   void run(const A* softmax, const A* grad_output, S* dinput, const Queue& queue) const {
     const CrossEntropy<S>& p = problem;
@@ -107,7 +112,7 @@ struct CrossEntropyBackward {
     const SoftmaxLoss<S> rule(p.V, p.target, p.options);
     scalars.run(rule, p.N, p.options.reduction, grad_output, ScaleAt::rows, queue);
     with_lanes_for(p.V, [&](auto lanes) {
-      launch(queue, {RowGroup<lanes>::blocks(p.N)},
+      launch(queue, {RowGroup<lanes>::blocks(p.N, most_blocks)},
              CrossEntropyBackwardRows<S, lanes>{p.N, p.V, p.input, rule, softmax, grad_output,
                                                 scalars.scalars, dinput});
     });

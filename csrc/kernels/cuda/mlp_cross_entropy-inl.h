@@ -1,17 +1,12 @@
-// The whole model, its loss and the gradients of all parameters, in one of two ways:
-//
-//   pass    of models that it takes, gradients in one pass over the examples (mlp_pass-inl.h);
-//   layers  embed_linear_tanh and linear_cross_entropy one after the other, with the hidden layer
-//           and its gradient in scratch.
-//
-// The gradients' common factor is left for the very end.
+// The whole model, its loss and the gradients of all parameters: embed_linear_tanh and
+// linear_cross_entropy one after the other, with the hidden layer and its gradient in scratch. The
+// gradients' common factor is left for the very end.
 #pragma once
 
 #include <optional>
 
 #include "kernels/cuda/embed_linear_tanh_backward-inl.h"
 #include "kernels/cuda/linear_cross_entropy-inl.h"
-#include "kernels/cuda/mlp_pass-inl.h"
 
 namespace pymlp {
 namespace cuda {
@@ -28,7 +23,7 @@ struct StoreFactor {
 };
 
 template <class S>
-struct MlpLayers {
+struct MlpCrossEntropyKernel {
   using A = Accumulate<S>;
   const MlpCrossEntropy<S> p;
   S *hidden, *dhidden;  // (N, H)
@@ -36,7 +31,7 @@ struct MlpLayers {
   LinearCrossEntropyPass<S> last_layer;
   std::optional<EmbedLinearTanhBackward<S>> backward;
 
-  MlpLayers(Workspace& workspace, const MlpCrossEntropy<S>& problem, bool gradients)
+  MlpCrossEntropyKernel(Workspace& workspace, const MlpCrossEntropy<S>& problem, bool gradients)
       : p(problem),
         hidden(workspace.take<S>(p.hidden.N * p.hidden.H)),
         dhidden(workspace.take<S>(gradients ? p.hidden.N * p.hidden.H : 0)),
@@ -60,30 +55,6 @@ struct MlpLayers {
   static LinearCrossEntropy<S> on(const S* input, LinearCrossEntropy<S> output) {
     output.input = input;
     return output;
-  }
-};
-
-template <class S>
-struct MlpCrossEntropyKernel {
-  using A = Accumulate<S>;
-  std::optional<MlpPass> pass;
-  std::optional<MlpLayers<S>> layers;
-
-  MlpCrossEntropyKernel(Workspace& workspace, const MlpCrossEntropy<S>& p, bool gradients) {
-    if constexpr (std::is_same<S, float>::value) {
-      if (gradients && MlpPass::takes(p)) {
-        pass.emplace(workspace, p);
-        return;
-      }
-    }
-    layers.emplace(workspace, p, gradients);
-  }
-
-  void run(A* loss, const MlpCrossEntropyGradients<S>* gradients, const Queue& queue) const {
-    if constexpr (std::is_same<S, float>::value) {
-      if (pass) return pass->run(loss, *gradients, queue);
-    }
-    layers->run(loss, gradients, queue);
   }
 };
 

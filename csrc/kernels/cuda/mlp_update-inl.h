@@ -41,7 +41,7 @@ struct UpdateRule {
   }
 
   PYMLP_DEVICE void sgd(A g, A& p, A* buffer) const {
-    g = product_of(g, factor);
+    g *= factor;
     if (decays) g = fused(weight_decay, p, g);
     if (buffer) {
       g = fused(momentum, *buffer, g);
@@ -51,10 +51,10 @@ struct UpdateRule {
   }
 
   PYMLP_DEVICE void adamw_step(A g, A& p, A& m, A& v) const {
-    g = product_of(g, factor);
+    g *= factor;
     m = fused(towards, g - m, m);
-    v = fused(product_of(weight2, g), g, product_of(v, beta2));
-    p = fused(p, rates.keep, product_of(rates.minus_rate, m / (sqrt_of(v) / rates.root2 + eps)));
+    v = fused(weight2 * g, g, v * beta2);
+    p = fused(p, rates.keep, rates.minus_rate * (m / (sqrt_of(v) / rates.root2 + eps)));
   }
 };
 

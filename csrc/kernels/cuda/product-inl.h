@@ -54,7 +54,7 @@ struct TileProduct {
 #pragma unroll
         for (int i = 0; i < per_thread; ++i) {
 #pragma unroll
-          for (int j = 0; j < per_thread; ++j) sum[i][j] += x[i] * y[j];
+          for (int j = 0; j < per_thread; ++j) sum[i][j] = fused(x[i], y[j], sum[i][j]);
         }
       }
       if ((k0 / depth + 1) % (block_depth / depth) == 0) close_block(total, sum);

@@ -27,13 +27,17 @@ struct Scalars {
 // The threads that share a row: more for longer rows.
 constexpr int few_lanes = 8, many_lanes = 256;
 
+// The most blocks of a launch whose rows have at most a warp each: they take the rows in turns.
+constexpr int64_t most_row_blocks = 4096;
+
 template <int lanes>
 struct RowGroup {
   static constexpr int threads = many_lanes;
   static constexpr int count = threads / lanes;  // groups in a block
-  static constexpr int64_t most_blocks = lanes > warp_size ? 0x7fffffff : 4096;
 
-  static int64_t blocks(int64_t N) { return smaller(divide_up(N, count), most_blocks); }
+  static int64_t blocks(int64_t N, int64_t most = most_row_blocks) {
+    return smaller(divide_up(N, count), lanes > warp_size ? 0x7fffffff : most);
+  }
 };
 
 // body(lanes as a constant) for rows of V elements.
@@ -188,15 +192,10 @@ struct SoftmaxLoss {
   PYMLP_DEVICE A loss(Thread& t, Shared<A> scratch, const Logits& logits, RowSoftmax<A> row,
                       int64_t id) const {
     const A smooth = smoothing > 0 ? smooth_loss<lanes>(t, scratch, logits, row) : A(0);
-    return row_loss(row, id, in_range(id) ? logits.at(id) : A(0), smooth);
-  }
-
-  // at_target: the logit of a target in range; smooth: Σ_v w_v (-log p_v), where that counts.
-  PYMLP_DEVICE A row_loss(RowSoftmax<A> row, int64_t id, A at_target, A smooth) const {
     if (id == ignore_index) return 0;
     if (!in_range(id)) return not_a_number<A>();
     const A log_sum = log_of(row.sum), log_sum_exp = row.maximum + log_sum;
-    A total = (1 - smoothing) * weight_of(id) * (log_sum - (at_target - row.maximum));
+    A total = (1 - smoothing) * weight_of(id) * (log_sum - (logits.at(id) - row.maximum));
     if (smoothing > 0) total += smoothing / A(V) * smooth;
     if (z_loss != 0) total += z_loss * log_sum_exp * log_sum_exp;
     return total;

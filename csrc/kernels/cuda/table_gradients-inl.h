@@ -57,7 +57,7 @@ struct GradientsFromTables {
 #pragma unroll
       for (int j = 0; j < together; ++j) {
         const bool is_finite = x[j] - x[j] == 0;
-        sum[j] += row[h] * (is_finite || occurs(row, p.H) ? x[j] : A(0));
+        sum[j] = fused(row[h], is_finite || occurs(row, p.H) ? x[j] : A(0), sum[j]);
       }
     }
     store(d.weight + (h * p.T + position) * p.E, e, sum);
@@ -72,7 +72,7 @@ struct GradientsFromTables {
         load_elements(p.weight + (h * p.T + position) * p.E, e, p.E, A(0), x);
         const A g = G[(position * p.V + v) * p.H + h];
 #pragma unroll
-        for (int j = 0; j < together; ++j) sum[j] += g * x[j];
+        for (int j = 0; j < together; ++j) sum[j] = fused(g, x[j], sum[j]);
       }
     }
 #pragma unroll

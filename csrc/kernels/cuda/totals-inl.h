@@ -34,22 +34,6 @@ PYMLP_DEVICE A reduced_loss(Reduction reduction, bool one_term, Totals totals) {
   return normalizer == 0 && !one_term ? not_a_number<A>() : A(totals.loss / normalizer);
 }
 
-// What all gradients are multiplied with. grad_output: (1), or null: 1.
-template <class A>
-PYMLP_DEVICE A common_factor(const A* grad_output, double normalizer) {
-  return A((grad_output ? grad_output[0] : A(1)) / normalizer);
-}
-
-// Every thread gets the sum of the totals of `count` blocks.
-PYMLP_DEVICE Totals totals_of(Thread& t, const Totals* totals, int64_t count) {
-  Totals mine{0, 0};
-  for (int64_t i = t.thread; i < count; i += t.threads) {
-    mine.loss += totals[i].loss;
-    mine.weight += totals[i].weight;
-  }
-  return block_totals(t, mine);
-}
-
 // loss = the reduction of the totals of `count` blocks.
 template <class A>
 struct ReduceLosses {
@@ -61,7 +45,12 @@ struct ReduceLosses {
   A* loss;
 
   PYMLP_DEVICE void operator()(Thread& t) const {
-    const Totals all = totals_of(t, totals, count);
+    Totals mine{0, 0};
+    for (int64_t i = t.thread; i < count; i += threads) {
+      mine.loss += totals[i].loss;
+      mine.weight += totals[i].weight;
+    }
+    const Totals all = block_totals(t, mine);
     if (t.thread == 0) *loss = reduced_loss<A>(reduction, one_term, all);
   }
 };
@@ -158,7 +147,7 @@ struct MakeScalars {
   PYMLP_DEVICE Scalars<A> result(double weight, A class_weight_sum) const {
     if (reduction == Reduction::none) return {1, class_weight_sum, 1, 1};
     const double normalizer = normalizer_of(reduction, weight);
-    const A factor = common_factor(grad_output, normalizer);
+    const A factor = A((grad_output ? grad_output[0] : A(1)) / normalizer);
     // The factor of a mean over nothing is infinite, of one over NaN it is NaN: rows that are
     // ignored must not meet it.
     const bool finite = factor - factor == 0;

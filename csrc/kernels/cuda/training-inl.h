@@ -1,28 +1,27 @@
-// The training kernel: a block, or a cluster of blocks, trains a model for many steps without
-// leaving the device. docs/cuda.md has its phases in a diagram.
+// The training kernel: a block trains a model for many steps without leaving the device.
+// docs/cuda.md has its phases in a diagram.
 //
 // Every element of a gradient is made by one thread, which adds its terms in an order that depends
 // on sizes and ids alone, and which updates the parameter at once; only where the gradients' norm
-// is wanted are they kept until all are there. (In a cluster every block makes the embedding's.)
+// is wanted are they kept until all are there.
 #pragma once
 
 #include "kernels/cuda/mlp_update-inl.h"
 #include "kernels/cuda/placed-inl.h"
-#include "kernels/cuda/training_blocks-inl.h"
 #include "kernels/cuda/training_layout-inl.h"
 #include "kernels/cuda/training_products-inl.h"
 
 namespace pymlp {
 namespace cuda {
 
-// What one thread does in the phases of a step. Blocks: OneBlock or ClusterOfBlocks.
-template <class A, template <class> class Blocks>
+// What one thread does in the phases of a step.
+template <class A>
 class TrainingBlock {
  public:
   PYMLP_DEVICE TrainingBlock(Thread& thread, const TrainingModel<A>& model)
       : t(thread),
         m(model),
-        l(Blocks<A>::layout(t, m.sizes)),
+        l(m.sizes),
         wants_norm(m.grad_norms || m.max_grad_norm > 0),
         states(m.rule.adamw ? 2
                : m.first[0] ? 1
@@ -38,13 +37,9 @@ class TrainingBlock {
         next_with(t.shared<int32_t>(l.z.B * l.z.T)),
         row_losses(t.shared<double>(l.z.B)),
         sums(t.shared<double>(t.warps)),
-        squares(t.shared<double>(l.squares())),
-        blocks(t, l),
-        first(t, states > 0 ? l.parameters : 0, m.state_in_shared, blocks.own(m.state, states)),
-        second(t, states > 1 ? l.parameters : 0, m.state_in_shared,
-               blocks.own(m.state, states) + l.parameters),
-        gradient(t, wants_norm ? l.parameters : 0, m.gradient_in_shared,
-                 blocks.own(m.gradient, 1)) {}
+        first(t, states > 0 ? l.parameters : 0, m.state_in_shared, m.state),
+        second(t, states > 1 ? l.parameters : 0, m.state_in_shared, m.state + l.parameters),
+        gradient(t, wants_norm ? l.parameters : 0, m.gradient_in_shared, m.gradient) {}
 
   // Before the first step.
   PYMLP_DEVICE void begin() const {
@@ -61,9 +56,8 @@ class TrainingBlock {
     for (int i = t.thread; i < l.dlogits(); i += t.threads) dlogits[i] = A(0);
     for (int v = t.thread; v < l.z.V; v += t.threads) first_with[v] = -1;
     const int64_t done = *m.done;
-    StepRates<A>* const rates = blocks.own_rates(m);
     for (int64_t k = t.thread; k < m.steps; k += t.threads) {
-      rates[k] = step_rates<A>(m.rule, m.rates[k], done + k + 1);
+      m.step_rates[k] = step_rates<A>(m.rule, m.rates[k], done + k + 1);
     }
     for (int i = t.thread; i < l.ids(); i += t.threads) even_ids[i] = id_of(i, row_of(0, i));
     t.barrier();  // all is zero, and the rates are there
@@ -95,10 +89,9 @@ class TrainingBlock {
       }
     }
     t.barrier();  // parts of the logits; the next ids
-    blocks.add_logits(dhidden);
     for (int b = t.warp; b < l.z.B; b += t.warps) softmax(now, b);
     t.barrier();  // dlogits, losses
-    if (blocks.is_first() && t.thread == t.threads - 1) m.losses[k] = mean_loss();
+    if (t.thread == t.threads - 1) m.losses[k] = mean_loss();
     compute_dhidden();
     t.barrier();  // dhidden; the output weight has been read
     update_output_weight(k);
@@ -106,7 +99,6 @@ class TrainingBlock {
     link_tokens(now, int(k));
     compute_dinput();
     t.barrier();  // parts of dinput, links; the hidden weight has been read
-    blocks.add_dinput(hidden);
     update_hidden_weight(k);
     update_embedding(k);
     t.barrier();  // all parameters, or all gradients
@@ -116,23 +108,19 @@ class TrainingBlock {
   // After the last step.
   PYMLP_DEVICE void end() const {
     for_elements([&](int p, int i, int here) {
-      if (!m.trained[p] || (p == 0 && !blocks.is_first())) return;
+      if (!m.trained[p]) return;
       m.parameters[p][i] = parameters[here];
       if (states > 0) m.first[p][i] = first.get(here);
       if (states > 1) m.second[p][i] = second.get(here);
     });
-    if (blocks.is_first() && t.thread == 0) *m.done_after = *m.done + m.steps;
-    blocks.end();
+    if (t.thread == 0) *m.done_after = *m.done + m.steps;
   }
 
  private:
-  // body(p, where in torch's parameter p, where here).
   template <class Body>
   PYMLP_DEVICE void for_elements(const Body& body) const {
     for (int p = 0; p < trained_arrays; ++p) {
-      for (int i = t.thread; i < l.size(p); i += t.threads) {
-        body(p, l.torch_place(p, i), l.place(p, i));
-      }
+      for (int i = t.thread; i < l.size(p); i += t.threads) body(p, i, l.place(p, i));
     }
   }
 
@@ -167,41 +155,29 @@ class TrainingBlock {
   using Columns = SharedFactor<A, true>;
 
   PYMLP_DEVICE void compute_hidden() const {
-    product(Rows{input, 0, l.row_k}, Columns{parameters, l.hidden_weight, l.row_h}, l.rows,
-            l.columns, SumParts::whole(l.K + 1), [&](const auto& tile, int) {
+    shared_product(t, Rows{input, 0, l.row_k}, Columns{parameters, l.hidden_weight, l.row_h},
+                   l.rows, l.z.H + 1, l.K + 1, 1, [&](const auto& tile, int) {
 #pragma unroll
-              for (int s = 0; s < tile.height; ++s) {
-                A x[4];
+                     for (int s = 0; s < tile.height; ++s) {
+                       A x[4];
 #pragma unroll
-                for (int c = 0; c < 4; ++c) {
-                  x[c] = tile.j(c) == l.units ? A(1) : tanh_of(tile.sum[s][c]);
-                }
-                store_four(hidden, tile.i(s) * l.row_h + tile.j(0), x);
-              }
-            });
+                       for (int c = 0; c < 4; ++c) {
+                         x[c] = tile.j(c) == l.z.H ? A(1) : tanh_of(tile.sum[s][c]);
+                       }
+                       store_four(hidden, tile.i(s) * l.row_h + tile.j(0), x);
+                     }
+                   });
   }
 
   PYMLP_DEVICE void compute_logits() const {
     add_in_parts(Rows{hidden, 0, l.row_h}, Rows{parameters, l.output_weight, l.row_h}, l.z.V,
-                 l.logit_parts, dhidden, l.row_v);
+                 l.z.H + 1, l.logit_parts, dhidden, l.row_v);
   }
 
-  template <class Left, class Right, class Body>
-  PYMLP_DEVICE void product(const Left& a, const Right& b, int I, int J, const SumParts& parts,
-                            const Body& body) const {
-    const int tiles = (I + 7) / 8 * fours_of(J) * parts.parts;
-    // In halves, few tiles are still no more than a warp to each of four schedulers.
-    if (4 * tiles <= t.threads) {
-      shared_product<4>(t, a, b, I, J, parts, body);
-    } else {
-      shared_product<8>(t, a, b, I, J, parts, body);
-    }
-  }
-
-  // out (parts, rows, row) = the parts of a (rows, ...) b (J, ...)ᵀ.
-  PYMLP_DEVICE void add_in_parts(const Rows& a, const Rows& b, int J, const SumParts& parts,
+  // out (parts, rows, row) = the parts of a (rows, R) b (J, R)ᵀ.
+  PYMLP_DEVICE void add_in_parts(const Rows& a, const Rows& b, int J, int R, int parts,
                                  Shared<A> out, int row) const {
-    product(a, b, l.rows, J, parts, [&](const auto& tile, int part) {
+    shared_product(t, a, b, l.rows, J, R, parts, [&](const auto& tile, int part) {
 #pragma unroll
       for (int s = 0; s < tile.height; ++s) {
 #pragma unroll
@@ -217,9 +193,10 @@ class TrainingBlock {
     const int32_t target = now[l.z.B * l.z.T + b];
     A largest = -infinity<A>(), at_target = not_a_number<A>();
     for (int v = t.lane; v < l.z.V; v += warp_size) {
-      const A logit = sum_of_pairs(blocks.parts(l.logit_parts), [&](int part) {
-        return A(dhidden[(part * l.rows + b) * l.row_v + v]);
-      });
+      A logit = dhidden[b * l.row_v + v];
+      for (int part = 1; part < l.logit_parts; ++part) {
+        logit += A(dhidden[(part * l.rows + b) * l.row_v + v]);
+      }
       dlogits[b * l.row_v + v] = logit;
       largest = logit > largest ? logit : largest;
       if (v == target) at_target = logit;
@@ -253,40 +230,40 @@ class TrainingBlock {
 
   // Up to tanh's input. The column of the bias becomes 0, as its hidden unit is 1.
   PYMLP_DEVICE void compute_dhidden() const {
-    product(Rows{dlogits, 0, l.row_v}, Columns{parameters, l.output_weight, l.row_h}, l.rows,
-            l.columns, SumParts::whole(l.z.V), [&](const auto& tile, int) {
+    shared_product(t, Rows{dlogits, 0, l.row_v}, Columns{parameters, l.output_weight, l.row_h},
+                   l.rows, l.z.H + 1, l.z.V, 1, [&](const auto& tile, int) {
 #pragma unroll
-              for (int s = 0; s < tile.height; ++s) {
-                const int at = tile.i(s) * l.row_h + tile.j(0);
-                A x[4];
-                load_four(hidden, at, x);
+                     for (int s = 0; s < tile.height; ++s) {
+                       const int at = tile.i(s) * l.row_h + tile.j(0);
+                       A x[4];
+                       load_four(hidden, at, x);
 #pragma unroll
-                for (int c = 0; c < 4; ++c) x[c] = tile.sum[s][c] * fused(-x[c], x[c], A(1));
-                store_four(dhidden, at, x);
-              }
-            });
+                       for (int c = 0; c < 4; ++c) x[c] = tile.sum[s][c] * fused(-x[c], x[c], A(1));
+                       store_four(dhidden, at, x);
+                     }
+                   });
   }
 
   PYMLP_DEVICE void update_output_weight(int64_t k) const {
     const UpdateRule<A> rule = rule_of(k, A(1));
-    product(Columns{dlogits, 0, l.row_v}, Columns{hidden, 0, l.row_h}, l.z.V, l.columns,
-            SumParts::whole(l.z.B), [&](const auto& tile, int) {
-              update_rows(rule, tile, l.output_weight,
-                          [&](int v, int h) { return l.owner_in_output(v, h); });
-            });
+    shared_product(t, Columns{dlogits, 0, l.row_v}, Columns{hidden, 0, l.row_h}, l.z.V, l.z.H + 1,
+                   l.z.B, 1, [&](const auto& tile, int) {
+                     update_rows(rule, tile, l.output_weight,
+                                 [&](int v, int h) { return l.owner_in_output(v, h); });
+                   });
   }
 
   PYMLP_DEVICE void update_hidden_weight(int64_t k) const {
     const UpdateRule<A> rule = rule_of(k, A(1));
-    product(Columns{input, 0, l.row_k}, Columns{dhidden, 0, l.row_h}, l.K + 1, l.units,
-            SumParts::whole(l.z.B), [&](const auto& tile, int) {
-              update_rows(rule, tile, l.hidden_weight,
-                          [&](int k, int h) { return l.owner_in_hidden(k, h); });
-            });
+    shared_product(t, Columns{input, 0, l.row_k}, Columns{dhidden, 0, l.row_h}, l.K + 1, l.z.H,
+                   l.z.B, 1, [&](const auto& tile, int) {
+                     update_rows(rule, tile, l.hidden_weight,
+                                 [&](int k, int h) { return l.owner_in_hidden(k, h); });
+                   });
   }
 
   PYMLP_DEVICE void compute_dinput() const {
-    add_in_parts(Rows{dhidden, 0, l.row_h}, Rows{parameters, l.hidden_weight, l.row_h}, l.K,
+    add_in_parts(Rows{dhidden, 0, l.row_h}, Rows{parameters, l.hidden_weight, l.row_h}, l.K, l.z.H,
                  l.input_parts, hidden, l.row_k);
   }
 
@@ -319,8 +296,11 @@ class TrainingBlock {
       const int begin = int32_t(first_with[n / E]) - k * count;
       for (int i = begin; i >= 0; i = int32_t(next_with[i])) {
         const int at = i / l.z.T * l.row_k + i % l.z.T * E + n % E;
-        sum += sum_of_pairs(blocks.parts(l.input_parts),
-                            [&](int part) { return A(hidden[part * l.rows * l.row_k + at]); });
+        A dinput = 0;
+        for (int part = 0; part < l.input_parts; ++part) {
+          dinput += A(hidden[part * l.rows * l.row_k + at]);
+        }
+        sum += dinput;
       }
       if (!m.trained[0]) continue;
       if (wants_norm) {
@@ -341,7 +321,7 @@ class TrainingBlock {
   // Made where it is used: kept through a step it would take registers from the products. The mean
   // over the batch is its factor.
   PYMLP_DEVICE UpdateRule<A> rule_of(int64_t k, A scale) const {
-    return UpdateRule<A>(m.rule, blocks.own_rates(m)[k], scale / A(l.z.B));
+    return UpdateRule<A>(m.rule, m.step_rates[k], scale / A(l.z.B));
   }
 
   PYMLP_DEVICE void update(const UpdateRule<A>& rule, A g, A& p, A& u, A& w) const {
@@ -391,51 +371,15 @@ class TrainingBlock {
     if (states > 1) second.store(at, w);
   }
 
-  // Σ gradient² of both weights and their biases, in every thread: each part of the hidden units in
-  // sums over every eighth row, so that it does not matter which block has it.
-  PYMLP_DEVICE double squares_of_weights() const {
-    constexpr int count = TrainingLayout::square_sums;
-    const int output_row = l.K + 1, rows = output_row + l.z.V;
-    for (int i = t.warp; i < l.squares(); i += t.warps) {
-      const int begin = 4 * l.logit_parts.begin(i / count);
-      const int end =
-          i / count + 1 < l.logit_parts.parts ? 4 * l.logit_parts.begin(i / count + 1) : l.columns;
-      double sum = 0;
-      for (int row = i % count; row < rows; row += count) {
-        const int at = row < output_row ? l.hidden_weight + row * l.row_h
-                                        : l.output_weight + (row - output_row) * l.row_h;
-        for (int h = begin + t.lane; h < end; h += warp_size) {
-          const double g = double(gradient.get(at + h));
-          sum += g * g;
-        }
-      }
-      sum = lanes_sum<warp_size>(t, sum);
-      if (t.lane == 0) squares[i] = sum;
-    }
-    blocks.share_squares(t);  // all parts' sums
-    double sum = 0;
-    if (t.lane < l.logit_parts.all_parts) {
-      const Shared<double> theirs = blocks.squares_of(squares, t.lane);
-      const int part = t.lane % l.logit_parts.parts;
-      for (int i = 0; i < count; ++i) sum += double(theirs[part * count + i]);
-    }
-    return lanes_sum<warp_size>(t, sum);
-  }
-
-  PYMLP_DEVICE double squares_of_embedding() const {
-    double sum = 0;
-    for (int i = t.thread; i < l.hidden_weight; i += t.threads) {
-      const double g = double(gradient.get(i));
-      sum += g * g;
-    }
-    return block_sum(t, sums, sum);
-  }
-
   // Where all gradients are kept: padding and what is frozen have 0.
   PYMLP_DEVICE void clip_and_update(int64_t k) const {
-    const double of_embedding = squares_of_embedding(), of_weights = squares_of_weights();
-    const double norm = sqrt_of(of_embedding + of_weights) / l.z.B;
-    if (m.grad_norms && blocks.is_first() && t.thread == 0) m.grad_norms[k] = norm;
+    double squares = 0;
+    for (int i = t.thread; i < l.parameters; i += t.threads) {
+      const double g = double(gradient.get(i));
+      squares += g * g;
+    }
+    const double norm = sqrt_of(block_sum(t, sums, squares)) / l.z.B;
+    if (m.grad_norms && t.thread == 0) m.grad_norms[k] = norm;
     double scale = m.max_grad_norm > 0 ? m.max_grad_norm / (norm + 1e-6) : 1;
     if (scale > 1) scale = 1;  // nan stays nan
     const UpdateRule<A> rule = rule_of(k, A(scale));
@@ -458,37 +402,22 @@ class TrainingBlock {
   const Shared<A> parameters, input, hidden, dhidden, dlogits;
   const Shared<int32_t> even_ids, odd_ids;  // of even and odd steps
   const Shared<int32_t> first_with, next_with;
-  const Shared<double> row_losses, sums, squares;
-  const Blocks<A> blocks;
+  const Shared<double> row_losses, sums;
   const Placed<A> first, second, gradient;
 };
 
-template <template <class> class Blocks, class A>
-PYMLP_DEVICE void train_model(Thread& t, const TrainingModel<A>& model) {
-  if (model.steps == 0) return;
-  const TrainingBlock<A, Blocks> block(t, model);
-  block.begin();
-  for (int64_t k = 0; k < model.steps; ++k) block.step(k);
-  block.end();
-}
-
-// A block trains a model.
 template <class A>
 struct TrainModels {
   static constexpr int threads = 256;
   const TrainingModel<A>* models;
 
-  PYMLP_DEVICE void operator()(Thread& t) const { train_model<OneBlock>(t, models[t.block]); }
-};
-
-// A cluster trains a model.
-template <class A>
-struct TrainModelsByClusters {
-  static constexpr int threads = TrainModels<A>::threads;
-  const TrainingModel<A>* models;
-
   PYMLP_DEVICE void operator()(Thread& t) const {
-    train_model<ClusterOfBlocks>(t, models[t.block / t.cluster_size()]);
+    const TrainingModel<A>& model = models[t.block];
+    if (model.steps == 0) return;
+    const TrainingBlock<A> block(t, model);
+    block.begin();
+    for (int64_t k = 0; k < model.steps; ++k) block.step(k);
+    block.end();
   }
 };
 

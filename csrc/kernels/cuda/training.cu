@@ -2,7 +2,6 @@
 #include "kernels/cuda/dropout-inl.h"
 #include "kernels/cuda/step_batch-inl.h"
 #include "kernels/cuda/training-inl.h"
-#include "kernels/cuda/training_clusters.h"
 
 namespace pymlp {
 namespace cuda {
@@ -24,8 +23,8 @@ struct MakeRates {
 };
 
 template <class A>
-int64_t least_shared_bytes(const TrainingSizes& sizes, int cluster) {
-  return TrainingLayout::shared_bytes<A>(sizes, cluster, TrainModels<A>::threads / warp_size);
+int64_t least_shared_bytes(const TrainingSizes& sizes) {
+  return TrainingLayout::shared_bytes<A>(sizes, TrainModels<A>::threads / warp_size);
 }
 
 // The end of a step: its loss, and that it is done.
@@ -44,10 +43,9 @@ struct CountStep {
 // What does not have to be in shared memory is, as long as there is room: the state first, which is
 // read and written at every step.
 template <class A>
-int64_t place(TrainingModel<A>& m, int cluster, int64_t most, Workspace& workspace) {
-  int64_t bytes = least_shared_bytes<A>(m.sizes, cluster);
-  const TrainingLayout layout(m.sizes, cluster);
-  const int64_t elements = int64_t(cluster) * layout.parameters;
+int64_t place(TrainingModel<A>& m, int64_t most, Workspace& workspace) {
+  int64_t bytes = least_shared_bytes<A>(m.sizes);
+  const TrainingLayout layout(m.sizes);
   const int64_t array = layout.array_bytes<A>();
   const int states = m.rule.adamw ? 2 : m.rule.momentum != 0 ? 1 : 0;
   m.state_in_shared = bytes + states * array <= most;
@@ -55,31 +53,27 @@ int64_t place(TrainingModel<A>& m, int cluster, int64_t most, Workspace& workspa
   const int gradients = m.grad_norms || m.max_grad_norm > 0 ? 1 : 0;
   m.gradient_in_shared = bytes + gradients * array <= most;
   if (m.gradient_in_shared) bytes += gradients * array;
-  m.state = workspace.take<A>(m.state_in_shared ? 0 : states * elements);
-  m.gradient = workspace.take<A>(m.gradient_in_shared ? 0 : gradients * elements);
-  m.step_rates = workspace.take<StepRates<A>>(cluster * m.steps);
+  m.state = workspace.take<A>(m.state_in_shared ? 0 : states * layout.parameters);
+  m.gradient = workspace.take<A>(m.gradient_in_shared ? 0 : gradients * layout.parameters);
+  m.step_rates = workspace.take<StepRates<A>>(m.steps);
   return bytes;
 }
 
 template <class A>
 Training<A> training() {
   Training<A> k{};
-  k.clusters_at_once = training_clusters_at_once<A>;
-  k.most_blocks = TrainingLayout::most_blocks;
   k.least_shared_bytes = least_shared_bytes<A>;
-  k.place = [](TrainingModel<A>& model, int cluster, int64_t most, void* memory) {
+  k.place = [](TrainingModel<A>& model, int64_t most, void* memory) {
     Workspace workspace(memory);
-    return place(model, cluster, most, workspace);
+    return place(model, most, workspace);
   };
-  k.workspace = [](const TrainingModel<A>& model, int cluster, int64_t most) {
+  k.workspace = [](const TrainingModel<A>& model, int64_t most) {
     Workspace workspace(nullptr);
     TrainingModel<A> measured = model;
-    place(measured, cluster, most, workspace);
+    place(measured, most, workspace);
     return workspace.bytes();
   };
-  k.train = [](const TrainingModel<A>* models, int64_t count, int cluster, int64_t bytes,
-               const Queue& queue) {
-    if (cluster > 1) return train_by_clusters(models, count, cluster, bytes, queue);
+  k.train = [](const TrainingModel<A>* models, int64_t count, int64_t bytes, const Queue& queue) {
     allow_shared_bytes<TrainModels<A>>(queue);
     launch(queue, {count}, TrainModels<A>{models}, bytes);
   };

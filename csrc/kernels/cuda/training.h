@@ -1,16 +1,14 @@
-// Whole training steps on a CUDA device: what `training.cu` compiles, and `training_clusters.cu`
-// for devices that have clusters. Includes nothing of CUDA.
+// Whole training steps on a CUDA device: what `training.cu` compiles. Includes nothing of CUDA.
 //
-// Two ways. `train` is one launch for many steps of many models: a block, or a cluster of blocks,
-// trains a model whose parameters stay in shared memory. `rates`, `batch` and `update` are the
-// parts of a step of any size that are missing in Operators, and `dropout_mask` that of a step with
-// dropout: they take all that changes from step to step from the device, so that a captured CUDA
-// graph of a step can be replayed.
+// Two ways. `train` is one launch for many steps of many models: a block trains a model whose
+// parameters stay in its shared memory. `rates`, `batch` and `update` are the parts of a step of
+// any size that are missing in Operators, and `dropout_mask` that of a step with dropout: they take
+// all that changes from step to step from the device, so that a captured CUDA graph of a step can
+// be replayed.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "kernels/cuda/queue.h"
 #include "kernels/dropout.h"
@@ -52,7 +50,7 @@ struct TrainingModel {
   const double* rates;   // (steps): learning rates
   double* losses;        // (steps) out: mean loss of each batch before the update
   double* grad_norms;    // (steps) out, before clipping; or null
-  // Set by Training::place. Each block of a cluster has its own, one after the other.
+  // Set by Training::place.
   bool state_in_shared, gradient_in_shared;
   A *state, *gradient;       // on the device, where they are not in shared memory
   StepRates<A>* step_rates;  // (steps)
@@ -93,22 +91,14 @@ struct DropoutMask {
 
 template <class A>
 struct Training {
-  // The clusters of so many blocks, 2, 4 or 8, that the current device runs at once: 0 where there
-  // are none.
-  int (*clusters_at_once)(int size);
-  // The largest cluster in which a model of these sizes has the bits that it has in one block.
-  int (*most_blocks)(const TrainingSizes&);
-  // Bytes of shared memory in each block of a cluster of so many without which a model of these
-  // sizes cannot be trained by `train`.
-  int64_t (*least_shared_bytes)(const TrainingSizes&, int cluster);
+  // Bytes of shared memory without which a model of these sizes cannot be trained by `train`.
+  int64_t (*least_shared_bytes)(const TrainingSizes&);
   // Chooses what lies in shared memory, of which a block has `most_shared_bytes`, and where the
   // rest lies in `workspace`; returns the bytes of shared memory. The workspace is the device's.
-  int64_t (*place)(TrainingModel<A>&, int cluster, int64_t most_shared_bytes, void* workspace);
-  size_t (*workspace)(const TrainingModel<A>&, int cluster, int64_t most_shared_bytes);
-  // models: on the device, all trained by clusters of so many blocks. shared_bytes: the largest
-  // that `place` returned.
-  void (*train)(const TrainingModel<A>* models, int64_t count, int cluster, int64_t shared_bytes,
-                const Queue&);
+  int64_t (*place)(TrainingModel<A>&, int64_t most_shared_bytes, void* workspace);
+  size_t (*workspace)(const TrainingModel<A>&, int64_t most_shared_bytes);
+  // models: on the device. shared_bytes: the largest that `place` returned.
+  void (*train)(const TrainingModel<A>* models, int64_t count, int64_t shared_bytes, const Queue&);
 
   // out[k] = the rates of update number *done + k + 1 at learning rate lr[k].
   void (*rates)(int64_t count, const double* lr, const int64_t* done, const OptimizerStep& rule,
@@ -126,52 +116,6 @@ template <>
 const Training<float>& cuda_training<float>();
 template <>
 const Training<double>& cuda_training<double>();
-
-constexpr int largest_cluster = 8;
-
-// The largest that the current device has: 1 where there are no clusters.
-template <class A>
-int largest_present_cluster() {
-  int cluster = largest_cluster;
-  while (cluster > 1 && cuda_training<A>().clusters_at_once(cluster) == 0) cluster /= 2;
-  return cluster;
-}
-
-// How many blocks it takes to train a model of these sizes on the current device, of whose shared
-// memory each has `most_shared_bytes`: the fewest of 1, 2, 4 and 8 that have room for it; 0 if none
-// have.
-template <class A>
-int smallest_cluster(const TrainingSizes& sizes, int64_t most_shared_bytes) {
-  const Training<A>& training = cuda_training<A>();
-  for (int cluster = 1; cluster <= largest_cluster; cluster *= 2) {
-    if (cluster > 1 && training.clusters_at_once(cluster) == 0) continue;
-    if (training.least_shared_bytes(sizes, cluster) <= most_shared_bytes) return cluster;
-  }
-  return 0;
-}
-
-// 4 x 4 tiles of the hidden layer that blocks should have on average, three warps of them: with
-// fewer, what blocks say to each other takes longer than what they save. An estimate.
-constexpr int64_t fewest_tiles = 96;
-
-// The most blocks, two or more, that all of these models can have in one launch and at once, each
-// with the bits that it has in one block; 0 if there is no such number.
-template <class A>
-int widest_cluster(const std::vector<TrainingSizes>& models, int64_t most_shared_bytes) {
-  const Training<A>& training = cuda_training<A>();
-  const auto count = static_cast<int64_t>(models.size());
-  const auto gains = [&](const TrainingSizes& z, int cluster) {
-    const int64_t tiles = (int64_t(z.B) + 3) / 4 * ((int64_t(z.H) + 3) / 4);
-    return tiles >= fewest_tiles * cluster && cluster <= training.most_blocks(z) &&
-           training.least_shared_bytes(z, cluster) <= most_shared_bytes;
-  };
-  for (int cluster = largest_cluster; cluster > 1; cluster /= 2) {
-    bool all = training.clusters_at_once(cluster) >= count;
-    for (const TrainingSizes& z : models) all = all && gains(z, cluster);
-    if (all) return cluster;
-  }
-  return 0;
-}
 
 // Bytes of shared memory that a block may have on the current device; 0 if there is no answer.
 int64_t most_shared_bytes();

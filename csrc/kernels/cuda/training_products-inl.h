@@ -1,4 +1,4 @@
-// Matrix products of arrays in shared memory, in tiles of 8 x 4 or 4 x 4 sums a thread.
+// Matrix products of arrays in shared memory, in tiles of 8 x 4 sums a thread.
 #pragma once
 
 #include "kernels/cuda/common-inl.h"
@@ -38,19 +38,12 @@ PYMLP_DEVICE void store_four(Shared<A> to, int i, const A (&x)[4]) {
   }
 }
 
-template <class A, int W>
-PYMLP_DEVICE Vector<A, W> operator+(Vector<A, W> x, const Vector<A, W>& y) {
-#pragma unroll
-  for (int c = 0; c < W; ++c) x.element[c] += y.element[c];
-  return x;
-}
-
-// A thread's sums of a tile: rows i(0), i(1), ..., columns j(0..3). Where a factor lies by rows, a
-// tile has every `tiles`-th of them, so that neighbouring lanes read neighbouring rows; where it
-// lies by columns, it has them side by side.
-template <class A, bool a_columns, bool b_columns, int rows>
+// A thread's sums of a tile: rows i(0..7), columns j(0..3). Where a factor lies by rows, a tile has
+// every `tiles`-th of them, so that neighbouring lanes read neighbouring rows; where it lies by
+// columns, it has them side by side.
+template <class A, bool a_columns, bool b_columns>
 struct ProductTile {
-  static constexpr int height = rows, width = 4;
+  static constexpr int height = 8, width = 4;
   int tile_i, tiles_i, tile_j, tiles_j;
   A sum[height][width];
 
@@ -99,7 +92,7 @@ struct ProductTile {
 #pragma unroll
       for (int q = 0; q < 4; ++q) {
 #pragma unroll
-        for (int c = 0; c < width; ++c) sum[s][c] += x[q] * y[c][q];
+        for (int c = 0; c < width; ++c) sum[s][c] = fused(x[q], y[c][q], sum[s][c]);
       }
     }
   }
@@ -115,80 +108,33 @@ struct ProductTile {
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
 #pragma unroll
-          for (int c = 0; c < width; ++c) sum[half + s][c] += x[s] * y[c][q];
+          for (int c = 0; c < width; ++c) {
+            sum[half + s][c] = fused(x[s], y[c][q], sum[half + s][c]);
+          }
         }
       }
     }
   }
 };
 
-// How the terms of a sum are divided into parts, in whole fours: this block has `parts` of all
-// parts of the whole sum, the first of which begins where its own terms do.
-struct SumParts {
-  int parts, first, all_parts, all_fours;
-  int fours;  // of this block
-
-  // The four that a part begins with; that of `parts` is where the last one ends.
-  PYMLP_HOST_DEVICE int begin(int part) const {
-    return part == parts ? fours : of_all(first + part) - of_all(first);
-  }
-  static PYMLP_HOST_DEVICE SumParts whole(int terms) {
-    const int fours = (terms + 3) / 4;
-    return {1, 0, 1, fours, fours};
-  }
-
- private:
-  PYMLP_HOST_DEVICE int of_all(int part) const {
-    return (all_fours * part + all_parts - 1) / all_parts;
-  }
-};
-
-// Σ read(i) over i < parts, a power of two up to 32: pairs of neighbours, then pairs of these, and
-// on like that. So it makes no difference who adds up which halves.
-template <int parts, class Read>
-PYMLP_DEVICE auto sum_of_pairs(const Read& read, int first) {
-  if constexpr (parts == 1) {
-    return read(first);
-  } else {
-    return sum_of_pairs<parts / 2>(read, first) + sum_of_pairs<parts / 2>(read, first + parts / 2);
-  }
-}
-template <class Read>
-PYMLP_DEVICE auto sum_of_pairs(int parts, const Read& read) {
-  switch (parts) {
-    case 1:
-      return read(0);
-    case 2:
-      return sum_of_pairs<2>(read, 0);
-    case 4:
-      return sum_of_pairs<4>(read, 0);
-    case 8:
-      return sum_of_pairs<8>(read, 0);
-    case 16:
-      return sum_of_pairs<16>(read, 0);
-    default:
-      return sum_of_pairs<32>(read, 0);
-  }
-}
-
-// sum(i, j) over r of a(i, r) b(j, r) for I rows and J columns, by tiles so high, in parts. The
+// sum(i, j) over r of a(i, r) b(j, r) for I rows and J columns, the R terms in so many parts. The
 // rows and columns that fill the last tiles, and r up to a multiple of four, have to be there.
 // body(tile, part) for each tile.
-template <int height, class A, bool a_columns, bool b_columns, class Body>
+template <class A, bool a_columns, bool b_columns, class Body>
 PYMLP_DEVICE void shared_product(Thread& t, const SharedFactor<A, a_columns>& a,
-                                 const SharedFactor<A, b_columns>& b, int I, int J,
-                                 const SumParts& parts, const Body& body) {
-  using Tile = ProductTile<A, a_columns, b_columns, height>;
+                                 const SharedFactor<A, b_columns>& b, int I, int J, int R,
+                                 int parts, const Body& body) {
+  using Tile = ProductTile<A, a_columns, b_columns>;
   const int tiles_i = (I + Tile::height - 1) / Tile::height;
-  const int tiles_j = (J + Tile::width - 1) / Tile::width;
-  for (int n = t.thread; n < tiles_i * tiles_j * parts.parts; n += t.threads) {
+  const int tiles_j = (J + Tile::width - 1) / Tile::width, fours = (R + 3) / 4;
+  for (int n = t.thread; n < tiles_i * tiles_j * parts; n += t.threads) {
     Tile tile;
     tile.tile_j = n % tiles_j;
     tile.tile_i = n / tiles_j % tiles_i;
     tile.tiles_i = tiles_i;
     tile.tiles_j = tiles_j;
     const int part = n / tiles_j / tiles_i;
-    tile.compute(a, b, parts.begin(part), parts.begin(part + 1));
+    tile.compute(a, b, fours * part / parts, fours * (part + 1) / parts);
     body(tile, part);
   }
 }

@@ -1,13 +1,10 @@
-// Runs the threads of a block, or of all blocks of a cluster, as fibres on one host thread, in an
-// order drawn from a seed, and ends the process with a message where they do what a GPU would not
-// forgive:
+// Runs the threads of a block as fibres on one host thread, in an order drawn from a seed, and
+// ends the process with a message where they do what a GPU would not forgive:
 //
 //   lanes of one mask in different calls, or with different masks; a value from a lane outside the
 //   mask; threads in different barriers, or gone while others wait; waiting for ever; an element of
 //   shared memory beyond its array, read before anybody wrote it, or touched by two threads, one of
-//   them writing, with no barrier in between: none of the cluster, if the reader is of another
-//   block. Or a block that ends while another may read its memory; a factor of a tensor core's
-//   product that has more bits than TF32.
+//   them writing, with no barrier in between.
 //
 // Steps beyond an array in global memory are the address sanitizer's to find.
 #pragma once
@@ -36,56 +33,39 @@ struct Place {
   int line;
 };
 
-enum class WarpCall { sync, shuffle, ballot, product };
+enum class WarpCall { sync, shuffle, ballot };
 
-// Who touched an element of shared memory, and when: the cluster's, the block's and the warp's
-// number of synchronisations so far.
+// Who touched an element of shared memory, and when: the block's and the warp's number of
+// synchronisations so far.
 struct Shadow {
   int writer = -1;
-  int64_t write_epoch = 0, write_warp_epoch = 0, write_cluster_epoch = 0;
+  int64_t write_epoch = 0, write_warp_epoch = 0;
   int reader_warp = -1;
   unsigned reader_lanes = 0;
   bool many_warps_read = false;
   int64_t read_epoch = 0, read_warp_epoch = 0;
-  int64_t read_elsewhere = -1;  // when another block read it last, by the cluster's number
 };
 
-// An array in the shared memory of a block: the how many'th it asked for, and where it begins.
+// An array in shared memory.
 struct SharedArray {
-  int block, order;
-  int64_t begin;
   size_t element_size, count;
   std::vector<unsigned char> bytes;
   std::vector<Shadow> shadows;
 
   void on_read(size_t i);
   void on_write(size_t i);
-
- private:
-  void on_read_elsewhere(size_t i);
-};
-
-// A lane's part of a product of tensor cores: c (16, 8) += a (16, 8) b (8, 8).
-struct Fragments {
-  float a[4], b[2], c[4];
 };
 
 // What a running thread asks for.
 SharedArray& shared_array(int order, size_t element_size, size_t count);
-SharedArray& shared_array_of(int rank, const SharedArray& own);
 void barrier(Place place);
-void cluster_barrier(Place place);
-// The `bits` of lane `from`, or for a ballot those of each lane's truth. For a product the bits are
-// the address of the lane's Fragments, whose c is the result.
+// The `bits` of lane `from`, or for a ballot those of each lane's truth.
 uint64_t warp_call(WarpCall call, Place place, unsigned mask, uint64_t bits, int from);
 
-// The shared memory that a block may have and the blocks that a cluster may, those of an H100 if
-// nothing else is set; clusters run at once as if its 132 multiprocessors were divided evenly. The
-// blocks of a kernel have 48 KiB at most if they are not allowed all.
+// The shared memory that a block may have, that of an H100 if nothing else is set. The blocks of a
+// kernel have 48 KiB at most if they are not allowed all.
 int64_t most_shared_bytes();
 void set_most_shared_bytes(int64_t bytes);
-void set_largest_cluster(int blocks);
-int clusters_at_once(int size);
 void allow_shared_bytes(const char* kernel);
 
 struct Launch {
@@ -93,7 +73,6 @@ struct Launch {
   int64_t blocks_x, blocks_y;
   int threads;
   int64_t shared_bytes;
-  int cluster;  // so many blocks, one after the other in x, are one
   const void* kernel;
   void (*run)(const void* kernel, const Launch&, int64_t block_x, int64_t block_y, int thread);
 };

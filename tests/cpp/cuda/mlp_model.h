@@ -22,7 +22,6 @@ struct Model {
   bool factor = false;  // leave the common factor out of the gradients
   float grad_output = 1;
   int64_t ignore_index = -100;
-  int64_t blocks = 0;  // of the pass; 0: what the kernels choose
   std::vector<S> embedding, weight, bias, output_weight, output_bias;
   std::vector<int64_t> tokens, targets;
 
@@ -88,14 +87,6 @@ struct LossAndGradients : Model<S> {
   template <class Side>
   void compute(const Side& side, const MlpCrossEntropy<S>& p, Accumulate<S>* loss,
                const MlpCrossEntropyGradients<S>& d) const {
-    if constexpr (Side::is_device && std::is_same<S, float>::value) {
-      if (this->blocks > 0) {
-        using Pass = cuda::MlpPass;
-        const Scratch<Side> scratch(int64_t(cuda::measure<Pass>(p, this->blocks)));
-        cuda::make<Pass>(scratch.data(), p, this->blocks).run(loss, d, side.executor());
-        return side.finish();
-      }
-    }
     const auto& k = Side::template kernels<S>();
     const Scratch<Side> scratch(int64_t(k.mlp_cross_entropy_workspace(p, true)));
     k.mlp_cross_entropy(p, loss, &d, scratch.data(), side.executor());

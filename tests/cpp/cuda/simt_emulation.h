@@ -16,8 +16,6 @@ namespace cuda {
 
 constexpr int warp_size = emulation::warp_size;
 constexpr unsigned all_lanes = 0xffffffffu;
-constexpr int most_cluster_size = 8;
-constexpr bool has_clusters = true;
 
 struct Grid {
   int64_t x, y = 1;
@@ -69,7 +67,6 @@ class Shared {
     if (i % W != 0) emulation::fail("shared memory: unaligned vector");
     for (int j = 0; j < W; ++j) (*this)[i + j] = v.element[j];
   }
-  Shared of(int rank) const { return Shared(emulation::shared_array_of(rank, *array_)); }
 
  private:
   emulation::SharedArray* array_;
@@ -88,11 +85,7 @@ class Thread {
         warps(launch.threads / warp_size),
         block(block_x),
         blocks(launch.blocks_x),
-        block_y(block_y),
-        cluster_(launch.cluster) {}
-
-  int cluster_size() const { return cluster_; }
-  int cluster_rank() const { return int(block % cluster_); }
+        block_y(block_y) {}
 
   template <class T>
   Shared<T> shared(int count) {
@@ -102,9 +95,6 @@ class Thread {
   // File and line are the caller's.
   void barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
     emulation::barrier({file, line});
-  }
-  void cluster_barrier(const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
-    emulation::cluster_barrier({file, line});
   }
   void sync_warp(unsigned mask = all_lanes, const char* file = __builtin_FILE(),
                  int line = __builtin_LINE()) const {
@@ -133,19 +123,8 @@ class Thread {
   }
   void atomic_min(int64_t* address, int64_t x) const { *address = *address < x ? *address : x; }
   void atomic_max(int64_t* address, int64_t x) const { *address = *address > x ? *address : x; }
-  void multiply_tf32(const float (&a)[4], const float (&b)[2], float (&c)[4],
-                     const char* file = __builtin_FILE(), int line = __builtin_LINE()) const {
-    emulation::Fragments fragments;
-    std::memcpy(fragments.a, a, sizeof a);
-    std::memcpy(fragments.b, b, sizeof b);
-    std::memcpy(fragments.c, c, sizeof c);
-    emulation::warp_call(emulation::WarpCall::product, {file, line}, all_lanes,
-                         reinterpret_cast<uint64_t>(&fragments), lane);
-    std::memcpy(c, fragments.c, sizeof c);
-  }
 
  private:
-  int cluster_;
   int arrays_ = 0;
 };
 
@@ -200,16 +179,9 @@ void allow_shared_bytes(const Queue&) {
 inline int64_t most_shared_bytes() { return emulation::most_shared_bytes(); }
 
 template <class Kernel>
-int clusters_at_once(int size) {
-  return emulation::clusters_at_once(size);
-}
-
-template <class Kernel>
-void launch(const Queue& queue, Grid grid, const Kernel& kernel, int64_t shared_bytes = 0,
-            int cluster = 1) {
+void launch(const Queue& queue, Grid grid, const Kernel& kernel, int64_t shared_bytes = 0) {
   if (queue.error() != 0 || grid.x == 0 || grid.y == 0) return;
-  emulation::run({typeid(Kernel).name(), grid.x, grid.y, Kernel::threads, shared_bytes, cluster,
-                  &kernel,
+  emulation::run({typeid(Kernel).name(), grid.x, grid.y, Kernel::threads, shared_bytes, &kernel,
                   [](const void* k, const emulation::Launch& launch, int64_t block_x,
                      int64_t block_y, int thread) {
                     Thread t(launch, block_x, block_y, thread);

@@ -1,6 +1,7 @@
 // cross_entropy on a device: against the CPU, in every storage type.
 #include <sstream>
 
+#include "kernels/cuda/cross_entropy-inl.h"
 #include "sides.h"
 
 namespace {
@@ -11,7 +12,8 @@ using numbers::tolerance;
 template <class S>
 struct Case {
   int64_t N, V;
-  int variant = 0;  // which options, types of ids and alignment
+  int variant = 0;          // which options, types of ids and alignment
+  int64_t most_blocks = 0;  // of a launch; 0: what the kernels choose
   std::vector<S> input, class_weight;
   std::vector<int64_t> target;
   CrossEntropyOptions<S> options;
@@ -42,7 +44,6 @@ struct Case {
   template <class Side>
   Results operator()(const Side& side) const {
     using A = Accumulate<S>;
-    const auto& k = Side::template kernels<S>();
     const typename Side::template Array<S> x(input, offset()), dinput(N * V, variant % 8 / 2);
     const Optional<Side, S> w(class_weight, has_class_weight(), offset());
     const IdArray<Side> y(target, variant % 2 == 0);
@@ -51,18 +52,33 @@ struct Case {
     const int64_t losses = options.reduction == Reduction::none ? N : 1;
     const typename Side::template Array<A> loss(losses), softmax(2 * N),
         grad(std::vector<A>(size_t(losses), A(0.75)));
-    {
-      const Scratch<Side> scratch(int64_t(k.cross_entropy_forward_workspace(problem)));
-      k.cross_entropy_forward(problem, loss.data(), softmax.data(), scratch.data(),
-                              side.executor());
-      side.finish();
-    }
-    const Scratch<Side> scratch(int64_t(k.cross_entropy_backward_workspace(problem)));
-    k.cross_entropy_backward(problem, softmax.data(), grad.data(), dinput.data(), scratch.data(),
-                             side.executor());
-    side.finish();
+    run(side, problem, loss.data(), softmax.data(), grad.data(), dinput.data());
     return {numbers::values(loss.values()), numbers::values(softmax.values()),
             numbers::values(dinput.values())};
+  }
+
+ private:
+  template <class Side>
+  void run(const Side& side, const CrossEntropy<S>& p, Accumulate<S>* loss, Accumulate<S>* softmax,
+           const Accumulate<S>* grad, S* dinput) const {
+    if constexpr (Side::is_device) {
+      if (most_blocks > 0) {
+        using Forward = cuda::CrossEntropyForward<S>;
+        using Backward = cuda::CrossEntropyBackward<S>;
+        const Scratch<Side> first(int64_t(cuda::measure<Forward>(p, most_blocks))),
+            second(int64_t(cuda::measure<Backward>(p, most_blocks)));
+        cuda::make<Forward>(first.data(), p, most_blocks).run(loss, softmax, side.executor());
+        cuda::make<Backward>(second.data(), p, most_blocks)
+            .run(softmax, grad, dinput, side.executor());
+        return side.finish();
+      }
+    }
+    const auto& k = Side::template kernels<S>();
+    const Scratch<Side> first(int64_t(k.cross_entropy_forward_workspace(p))),
+        second(int64_t(k.cross_entropy_backward_workspace(p)));
+    k.cross_entropy_forward(p, loss, softmax, first.data(), side.executor());
+    k.cross_entropy_backward(p, softmax, grad, dinput, second.data(), side.executor());
+    side.finish();
   }
 };
 
@@ -110,6 +126,16 @@ TEST(cross_entropy_at_every_size) {
 
 TEST(cross_entropy_of_extreme_logits) {
   every_type([](auto s) { check_extreme_logits<decltype(s)>(); });
+}
+
+TEST(cross_entropy_of_more_rows_than_a_launch_has_groups_for) {
+  for (const int64_t V : {7, 70, 2100}) {
+    for (int variant = 0; variant < 3; ++variant) {  // each reduction
+      Case<float> problem(V == 7 ? 70 : 21, V, variant);
+      problem.most_blocks = 2;
+      agrees(problem);
+    }
+  }
 }
 
 TEST(cross_entropy_of_many_rows) {

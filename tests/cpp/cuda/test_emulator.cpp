@@ -26,14 +26,6 @@ enum class Mistake {
   too_much_shared,
   unwritten_shared,
   waits_for_ever,
-  // Of clusters:
-  no_cluster_barrier,
-  overwritten_while_read,
-  block_ends_while_read,
-  block_leaves,
-  barrier_of_the_block,
-  other_arrays,
-  written_elsewhere,
 };
 
 // out[row] = sum of x (rows, width), one block a row.
@@ -104,71 +96,6 @@ struct WriteAfterRead {
   }
 };
 
-// out = sums over the blocks of a cluster of what they have in shared memory, in two rounds.
-template <Mistake mistake>
-struct ClusterSums {
-  static constexpr int threads = 64;
-  float* out;
-
-  PYMLP_DEVICE void operator()(Thread& t) const {
-    const bool last = t.cluster_rank() == t.cluster_size() - 1;
-    const int count = mistake == Mistake::other_arrays && last ? 65 : 64;
-    const Shared<float> first = t.shared<float>(count);
-    const Shared<float> second =
-        mistake == Mistake::overwritten_while_read ? first : t.shared<float>(64);
-    if (mistake == Mistake::block_leaves && last) return;
-    const float sum = round<1>(t, first) + round<2>(t, second);
-    if (mistake != Mistake::block_ends_while_read) t.cluster_barrier();
-    out[t.block * threads + t.thread] = sum;
-  }
-
-  template <int number>
-  static PYMLP_DEVICE float round(Thread& t, Shared<float> numbers) {
-    numbers[t.thread] = float(number * t.thread + t.cluster_rank());
-    if (mistake == Mistake::no_cluster_barrier ||
-        (mistake == Mistake::barrier_of_the_block && t.warp == 1)) {
-      t.barrier();
-    } else {
-      t.cluster_barrier();
-    }
-    float sum = 0;
-    for (int rank = 0; rank < t.cluster_size(); ++rank) {
-      sum += float(numbers.of(rank)[63 - t.thread]);
-    }
-    t.barrier();
-    if (mistake == Mistake::written_elsewhere) {
-      numbers.of((t.cluster_rank() + 1) % t.cluster_size())[t.thread] = sum;
-    }
-    return sum;
-  }
-};
-
-constexpr int clusters = 2;
-
-template <Mistake mistake>
-bool cluster_sums_are_right() {
-  constexpr int size = 4, count = clusters * size * 64;
-  const device::Array<float> out(count);
-  launch(device::TestQueue(), {clusters * size}, ClusterSums<mistake>{out.data()}, 1024, size);
-  const std::vector<float> got = out.values();
-  for (int i = 0; i < count; ++i) {
-    if (got[size_t(i)] != float(3 * size * (63 - i % 64) + 2 * (0 + 1 + 2 + 3))) return false;
-  }
-  return true;
-}
-
-// A product of tensor cores whose factors are `x`.
-struct TensorProduct {
-  static constexpr int threads = warp_size;
-  float x;
-
-  PYMLP_DEVICE void operator()(Thread& t) const {
-    const float a[4] = {x, x, x, x}, b[2] = {x, x};
-    float c[4] = {};
-    t.multiply_tf32(a, b, c);
-  }
-};
-
 constexpr int rows = 3, width = 71;
 
 template <Mistake mistake>
@@ -214,15 +141,6 @@ void fails_with(const std::string& message, const std::function<bool()>& body) {
     std::cerr << "  expected " << message << ", got " << got.substr(0, 600) << "\n";
 }
 
-void fails_in_any_order(const std::string& message, const std::function<bool()>& body) {
-  for (uint64_t seed = 1; seed < 6; ++seed) {
-    fails_with(message, [&] {
-      emulation::set_seed(seed);
-      return body();
-    });
-  }
-}
-
 float sum_in_order_of_arrival(uint64_t seed) {
   emulation::set_seed(seed);
   const device::Array<float> sum(std::vector<float>{0.0f});
@@ -265,42 +183,6 @@ TEST(emulator_finds_steps_beyond_an_array) {
 
 TEST(emulator_finds_elements_that_nobody_wrote) {
   fails_with("was never written", sums_are_right<Mistake::unwritten_shared>);
-}
-
-TEST(emulator_runs_clusters) {
-  CHECK(cluster_sums_are_right<Mistake::none>());
-  fails_with("clusters of 4 blocks", [] {
-    emulation::set_largest_cluster(2);
-    return cluster_sums_are_right<Mistake::none>();
-  });
-}
-
-TEST(emulator_finds_races_between_blocks) {
-  // Whichever comes first: the other block has not got so far, or it may not have.
-  fails_in_any_order("shared memory: ", cluster_sums_are_right<Mistake::no_cluster_barrier>);
-  fails_in_any_order("race", cluster_sums_are_right<Mistake::overwritten_while_read>);
-  fails_in_any_order("written by another block",
-                     cluster_sums_are_right<Mistake::written_elsewhere>);
-  fails_in_any_order("ask for different arrays", cluster_sums_are_right<Mistake::other_arrays>);
-}
-
-TEST(emulator_finds_blocks_that_do_not_wait_for_the_others) {
-  fails_in_any_order("a block ends while another may read its memory",
-                     cluster_sums_are_right<Mistake::block_ends_while_read>);
-  fails_in_any_order("barrier divergence: ", cluster_sums_are_right<Mistake::block_leaves>);
-  fails_in_any_order("barrier divergence: threads wait at",
-                     cluster_sums_are_right<Mistake::barrier_of_the_block>);
-}
-
-TEST(emulator_finds_factors_with_more_bits_than_tensor_cores_have) {
-  const auto product_of = [](float x) {
-    return [x] {
-      launch(device::TestQueue(), {1}, TensorProduct{x});
-      return true;
-    };
-  };
-  CHECK_EQ(outcome(product_of(1 + std::ldexp(1.0f, -10))), std::string(" exit 0"));
-  fails_with("a factor is no TF32", product_of(1 + std::ldexp(1.0f, -11)));
 }
 
 TEST(a_dropped_tail_changes_the_result) { fails_with("exit 1", sums_are_right<Mistake::no_tail>); }

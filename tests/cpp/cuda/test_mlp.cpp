@@ -117,18 +117,21 @@ struct Update {
 };
 
 template <class S>
+void agrees(const LossAndGradients<S>& problem) {
+  agree(10 * tolerance<S>, problem.name(), problem);
+}
+
+template <class S>
 void check_model() {
   for (int64_t width = 1; width <= 33; width += 4) {
-    const LossAndGradients<S> problem({9, 3, width, 5, 34 - width}, int(width));
-    agree(10 * tolerance<S>, problem.name(), problem);
+    agrees(LossAndGradients<S>({9, 3, width, 5, 34 - width}, int(width)));
   }
   LossAndGradients<S> problem({150, 2, 27, 4, 20}, 0);
-  agree(10 * tolerance<S>, problem.name(), problem);
+  agrees(problem);
   problem.factor = true;
-  agree(10 * tolerance<S>, problem.name() + " factor", problem);
-  const LossAndGradients<S> nothing({0, 3, 5, 2, 4}, 0), sparse({20, 3, 200, 3, 9}, 1);
-  agree(10 * tolerance<S>, nothing.name(), nothing);
-  agree(10 * tolerance<S>, sparse.name(), sparse);
+  agrees(problem);
+  agrees(LossAndGradients<S>({0, 3, 5, 2, 4}, 0));
+  agrees(LossAndGradients<S>({20, 3, 200, 3, 9}, 1));
 }
 
 template <class A>
@@ -165,6 +168,55 @@ TEST(mlp_cross_entropy_in_float32) { check_model<float>(); }
 TEST(mlp_cross_entropy_in_float64) { check_model<double>(); }
 TEST(mlp_cross_entropy_in_bfloat16) { check_model<bfloat16>(); }
 TEST(mlp_cross_entropy_in_float16) { check_model<float16>(); }
+
+TEST(mlp_cross_entropy_multiplies_gradients_with_grad_output) {
+  for (const bool factor : {false, true}) {  // at the end, or left to the caller
+    LossAndGradients<float> problem({50, 2, 9, 3, 12}, 0);
+    problem.factor = factor;
+    problem.grad_output = -0.5f;
+    agrees(problem);
+  }
+}
+
+TEST(mlp_cross_entropy_ignores_targets) {
+  LossAndGradients<float> problem({40, 2, 9, 3, 12}, 0);
+  problem.ignore_index = problem.targets[3];
+  agrees(problem);
+  for (int64_t& id : problem.targets) id = problem.ignore_index;
+  agrees(problem);  // the mean of nothing
+  problem.factor = true;
+  agrees(problem);
+}
+
+TEST(mlp_cross_entropy_of_an_id_out_of_range_is_nan) {
+  for (const int64_t bad : {int64_t(9), int64_t(-1), int64_t(1) << 40}) {
+    LossAndGradients<float> problem({40, 2, 9, 3, 12}, 0);
+    problem.tokens[2 * 4 + 1] = bad;
+    const Results got = problem(Device());
+    CHECK(std::isnan(got[0][0]));  // loss
+    CHECK(std::isnan(got[4][0]));  // dbias
+    LossAndGradients<float> other({40, 2, 9, 3, 12}, 0);
+    other.targets[39] = bad;
+    CHECK(std::isnan(other(Device())[0][0]));
+  }
+}
+
+TEST(mlp_cross_entropy_of_extreme_logits) {
+  LossAndGradients<float> problem({40, 2, 9, 3, 12}, 0);
+  problem.output_bias[4] = -numbers::infinity;  // a token that is never next
+  problem.output_bias[5] = 1e4f;
+  for (int64_t& id : problem.targets) id = id == 4 ? 5 : id;
+  agrees(problem);
+}
+
+TEST(mlp_cross_entropy_of_embeddings_that_are_not_finite) {
+  LossAndGradients<float> problem({40, 2, 9, 3, 12}, 0);
+  for (int64_t& id : problem.tokens) id = id < 2 ? 2 : id;
+  problem.embedding[3] = NAN;  // of a token that no example has
+  agrees(problem);
+  problem.tokens[7] = 1;
+  CHECK(std::isnan(problem(Device())[2][0]));  // dweight
+}
 
 TEST(mlp_logits_agree) {
   for (int64_t width = 1; width <= 33; width += 8) {

@@ -62,11 +62,11 @@ TEST(training_leaves_frozen_parameters_alone) {
 // Where state and gradients lie does not change a bit.
 TEST(training_with_less_shared_memory) {
   Problem p{small, 12, clipped(adamw(), 0.5), true};
-  const int64_t least = cuda_training<float>().least_shared_bytes(p.z, 1);
+  const int64_t least = cuda_training<float>().least_shared_bytes(p.z);
   const Results got = trained<float>(p, p.steps);
   int outside = 0;
   for (const int64_t more : {0, 1500, 3000}) {
-    CHECK(sides::same_bits(trained<float>(p, p.steps, 1, least + more), got));
+    CHECK(sides::same_bits(trained<float>(p, p.steps, least + more), got));
     OnDevice<float> model(p, least + more);
     int64_t bytes = 0;
     model.steps(0, 1, bytes);
@@ -102,7 +102,7 @@ TEST(models_side_by_side) {
 
 TEST(training_that_diverges_ends_in_nan) {
   Problem p{small, 30, sgd()};
-  p.rate = 1e30;
+  p.rate = 1e38;
   const Results got = trained<float>(p, p.steps);
   CHECK(std::isfinite(got[0].front()));
   CHECK(std::isnan(got[0].back()));
@@ -140,15 +140,15 @@ TEST(training_on_indices_out_of_range_gives_nan) {
 TEST(sizes_that_no_device_has_room_for) {
   const Training<float>& training = cuda_training<float>();
   const int64_t most = 227 * 1024;
-  CHECK(training.least_shared_bytes({27, 3, 10, 200, 32}, 1) <= most / 2);  // two blocks
-  CHECK(training.least_shared_bytes({27, 3, 10, 200, 4096}, 1) > most);
+  CHECK(training.least_shared_bytes({27, 3, 10, 200, 32}) <= most / 2);  // two blocks
+  CHECK(training.least_shared_bytes({27, 3, 10, 200, 4096}) > most);
   constexpr int32_t huge = 0x7fffffff;
   for (const TrainingSizes z : {TrainingSizes{huge, 3, 10, 200, 32},
                                 {27, huge, huge, 200, 32},
                                 {27, 3, 10, huge, 32},
                                 {27, 3, 10, 200, huge},
                                 {70000, 3, 70000, 70000, 1}}) {
-    CHECK(training.least_shared_bytes(z, 1) > most);
+    CHECK(training.least_shared_bytes(z) > most);
   }
 }
 
@@ -205,6 +205,28 @@ TEST(an_update_by_numbers_on_the_device) {
       }
     }
     CHECK(sides::same_bits(results[0], results[1]));
+  }
+}
+
+// Beyond the table of rates there are none, and the loss has no place.
+TEST(steps_that_there_is_no_room_for_end_in_nan) {
+  for (const int64_t number : {int64_t(2), int64_t(-1), int64_t(1) << 60}) {
+    const device::Array<float> parameter(std::vector<float>{1, 2}),
+        gradient(std::vector<float>{0, 0});
+    const device::Array<StepRates<float>> rates(std::vector<StepRates<float>>(2));
+    const device::Array<int64_t> count(std::vector<int64_t>{number});
+    const device::Array<float> loss(std::vector<float>{3.5f});
+    const device::Array<double> losses(std::vector<double>{7, 8});
+    MlpUpdate<float> p{};
+    p.V = 2, p.E = 1;
+    p.embedding = {gradient.data(), parameter.data(), nullptr, nullptr};
+    const device::TestQueue queue;
+    cuda_training<float>().update(
+        p, {2, count.data(), rates.data(), nullptr, loss.data(), losses.data()}, queue);
+    queue.finish();
+    for (const float x : parameter.values()) CHECK(std::isnan(x));
+    CHECK((losses.values() == std::vector<double>{7, 8}));
+    CHECK_EQ(count.values()[0], number + 1);
   }
 }
 

@@ -95,12 +95,11 @@ Results on_cpu(const Problem& p) {
   return results;
 }
 
-// A model on the device, that is trained by a cluster of so many blocks.
+// A model on the device.
 template <class A>
 class OnDevice {
  public:
-  OnDevice(const Problem& p, int64_t most_bytes, int cluster = 1)
-      : p_(p), most_bytes_(most_bytes), cluster_(cluster) {
+  OnDevice(const Problem& p, int64_t most_bytes) : p_(p), most_bytes_(most_bytes) {
     const Start<A> start(p);
     for (int i = 0; i < trained_arrays; ++i) {
       parameters_.emplace_back(new device::Array<A>(start.parameters[i]));
@@ -139,9 +138,9 @@ class OnDevice {
     m.losses = losses_->data() + from;
     m.grad_norms = p_.norms ? norms_->data() + from : nullptr;
     const Training<A>& training = cuda_training<A>();
-    const size_t workspace = training.workspace(m, cluster_, most_bytes_);
+    const size_t workspace = training.workspace(m, most_bytes_);
     workspaces_.emplace_back(new device::Array<char>(int64_t(workspace)));
-    bytes = std::max(bytes, training.place(m, cluster_, most_bytes_, workspaces_.back()->data()));
+    bytes = std::max(bytes, training.place(m, most_bytes_, workspaces_.back()->data()));
     in_shared_ = m.state_in_shared && m.gradient_in_shared;
     return m;
   }
@@ -157,21 +156,12 @@ class OnDevice {
     return results;
   }
   bool all_in_shared() const { return in_shared_; }
-  // What the blocks of the last steps have in device memory, from `from` on.
-  std::vector<A> workspace(const A* from, int64_t count) const {
-    const std::vector<char> bytes = workspaces_.back()->values();
-    std::vector<A> out(static_cast<size_t>(count));
-    const auto at = reinterpret_cast<const char*>(from) - workspaces_.back()->data();
-    std::memcpy(out.data(), bytes.data() + at, size_t(count) * sizeof(A));
-    return out;
-  }
 
  private:
   template <class T>
   using Owned = std::unique_ptr<device::Array<T>>;
   Problem p_;
   int64_t most_bytes_;
-  int cluster_;
   bool in_shared_ = false;
   std::vector<Owned<A>> parameters_, first_, second_;
   Owned<int64_t> tokens_, targets_, done_;
@@ -181,25 +171,24 @@ class OnDevice {
 };
 
 template <class A>
-void launch(std::vector<TrainingModel<A>> models, int64_t bytes, int cluster = 1) {
+void launch(std::vector<TrainingModel<A>> models, int64_t bytes) {
   const device::TestQueue queue;
   std::vector<char> copy(models.size() * sizeof(models[0]));
   std::memcpy(copy.data(), models.data(), copy.size());
   const device::Array<char> there(copy);
   cuda_training<A>().train(reinterpret_cast<const TrainingModel<A>*>(there.data()),
-                           int64_t(models.size()), cluster, bytes, queue);
+                           int64_t(models.size()), bytes, queue);
   queue.finish();
 }
 
 // All steps in launches of so many.
 template <class A>
-Results trained(const Problem& p, int64_t at_once, int cluster = 1,
-                int64_t most_bytes = most_shared_bytes()) {
-  OnDevice<A> model(p, most_bytes, cluster);
+Results trained(const Problem& p, int64_t at_once, int64_t most_bytes = most_shared_bytes()) {
+  OnDevice<A> model(p, most_bytes);
   for (int64_t from = 0; from < p.steps; from += at_once) {
     int64_t bytes = 0;
     const TrainingModel<A> steps = model.steps(from, std::min(p.steps, from + at_once), bytes);
-    launch<A>({steps}, bytes, cluster);
+    launch<A>({steps}, bytes);
   }
   return model.results();
 }
@@ -214,13 +203,12 @@ inline void shuffle_threads(uint64_t seed) {
 
 // Against the CPU; in another order of threads, and in several launches, the same bits.
 template <class A>
-void follows_the_cpu(const Problem& p, double tolerance, int cluster = 1) {
-  const std::string name = p.name() + " cluster=" + std::to_string(cluster);
-  const Results got = trained<A>(p, p.steps, cluster);
-  sides::compare(got, on_cpu<A>(p), tolerance, name);
+void follows_the_cpu(const Problem& p, double tolerance) {
+  const Results got = trained<A>(p, p.steps);
+  sides::compare(got, on_cpu<A>(p), tolerance, p.name());
   shuffle_threads(7);
-  if (!CHECK(sides::same_bits(trained<A>(p, (p.steps + 2) / 3, cluster), got))) {
-    std::cerr << "  " << name << ": other bits\n";
+  if (!CHECK(sides::same_bits(trained<A>(p, (p.steps + 2) / 3), got))) {
+    std::cerr << "  " << p.name() << ": other bits\n";
   }
 }
 
