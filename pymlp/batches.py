@@ -1,5 +1,6 @@
 """Random batches: the lecture's stream of example indices, drawn many steps at a time."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -67,14 +68,10 @@ class Batches:
         """Continue the stream exactly where ``state_dict`` of ``step`` was called.
 
         Raises:
-            ValueError: the position is not that of one of the steps done.
+            ValueError: as `check_state`.
         """
-        position = int(state["position"])
-        if not 0 <= position <= step:
-            raise ValueError(
-                f"batches.position must be from 0 to {step}, the steps done, got {position}"
-            )
-        block = self._draw(step - position, state["generator"])
+        check_state(state, step)
+        block = self._draw(step - int(state["position"]), state["generator"])
         # Whoever drew more at once may be further on.
         while step > block.first + len(block.indices):
             block = self._draw(block.first + len(block.indices), block.after)
@@ -91,6 +88,19 @@ class Batches:
         generator.set_state(before)
         indices = torch.randint(0, self._n_examples, shape, generator=generator, device="cpu")
         return _Block(first, before, generator.get_state(), indices)
+
+
+def check_state(state: Mapping[str, Tensor], step: int) -> None:
+    """Raise ValueError unless ``state`` can be what `Batches.state_dict` of ``step`` returned."""
+    position = int(state["position"])
+    if not 0 <= position <= step:
+        raise ValueError(
+            f"batches.position must be from 0 to the number of steps done, {step}, got {position}"
+        )
+    try:
+        torch.Generator("cpu").set_state(state["generator"])
+    except RuntimeError:
+        raise ValueError("batches.generator is not the state of a torch.Generator") from None
 
 
 def _none(batch_size: int) -> Tensor:

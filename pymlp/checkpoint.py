@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pymlp.batches import check_state
 from pymlp.config import TrainConfig
 from pymlp.history import Evaluation
 from pymlp.model import MLP, MLPConfig
@@ -96,7 +97,7 @@ def check_checkpoint(
     for group in ("model", "average", "best"):
         _check_finite(checkpoint.group(group), f"{group}.")
     check_values(checkpoint.group("optimizer"), steps)
-    _check_batches(checkpoint.group("batches"), steps)
+    check_state(checkpoint.group("batches"), steps)
 
 
 def check_parameters(tensors: Mapping[str, Tensor], sizes: MLPConfig) -> None:
@@ -161,15 +162,3 @@ def _batches_kinds() -> dict[str, Kind]:
         "generator": Kind.of(torch.Generator("cpu").get_state()),
         "position": Kind((), (torch.int64,)),
     }
-
-
-def _check_batches(batches: Mapping[str, Tensor], steps: int) -> None:
-    position = int(batches["position"])
-    if not 0 <= position <= steps:
-        raise ValueError(
-            f"batches.position must be from 0 to the number of steps done, {steps}, got {position}"
-        )
-    try:
-        torch.Generator("cpu").set_state(batches["generator"])
-    except RuntimeError:
-        raise ValueError("batches.generator is not the state of a torch.Generator") from None

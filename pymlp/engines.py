@@ -51,7 +51,7 @@ class _TorchEngine:
         drawn = native_candidates(examples, model.config.vocab_size, config)
         like = self._trained.tensors[0]
         self._sampler = None if drawn is None else CandidateSampler(drawn, like)
-        self._backup = UpdateBackup(self._optimizer)
+        self._backup = UpdateBackup(self._optimizer, self.model)
         self._norm: Tensor | None = None
 
     def run(self, steps: Steps) -> None:

@@ -76,7 +76,8 @@ class DataConfig:
         if self.vocab_size is not None:
             vocab_size = to_int("DataConfig", "vocab_size", self.vocab_size, 0)
             object.__setattr__(self, "vocab_size", vocab_size)
-        to_bool("DataConfig", "lowercase", self.lowercase)
+        lowercase = to_bool("DataConfig", "lowercase", self.lowercase)
+        object.__setattr__(self, "lowercase", lowercase)
         if not isinstance(self.split, str):
             raise TypeError(f"DataConfig: split must be a str, got {self.split!r:.40}")
         if self.tokens is not None:

@@ -41,7 +41,7 @@ class RunLock:
         self.pid = os.getpid()
         self._key = _key(os.fstat(descriptor))
         self._writer: weakref.ref[object] | None = None
-        weakref.finalize(self, os.close, descriptor)
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     @staticmethod
     def acquire(directory: Path) -> RunLock:
@@ -69,9 +69,17 @@ class RunLock:
                     if descriptor >= 0:
                         os.close(descriptor)
 
-    def give(self, writer: object | None) -> None:
-        """Let ``writer`` be the one object of this process that may write, and no other."""
-        self._writer = None if writer is None else weakref.ref(writer)
+    def give(self, writer: object | None, *, to_others: bool = True) -> None:
+        """Let ``writer`` be the one object of this process that may write, and no other.
+
+        Raises:
+            RunInUseError: another one may, and ``to_others`` says that it is not to be replaced.
+        """
+        with _mutex:
+            present = None if self._writer is None else self._writer()
+            if not to_others and present is not None and present is not writer:
+                raise RunInUseError("another Trainer of this process makes a run there")
+            self._writer = None if writer is None else weakref.ref(writer)
 
     def check(self, writer: object, directory: Path) -> None:
         """Check that ``writer`` may write.
@@ -116,6 +124,33 @@ def holder(directory: Path) -> str | None:
     finally:
         os.close(descriptor)
     return None
+
+
+def is_free(directory: Path) -> bool:
+    """Whether nobody holds the lock for certain; where locks are not supported it is not."""
+    try:
+        descriptor = os.open(directory / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)  # a living process makes it first
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _release_in_child() -> None:
+    """Close what a forked process has inherited: it would hold the locks after their owner."""
+    global _mutex
+    _mutex = threading.Lock()
+    for lock in list(_held.values()):
+        lock._close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _open(directory: Path) -> int:

@@ -47,7 +47,7 @@ from pymlp.files import (
 )
 from pymlp.history import evaluations, parse_records
 from pymlp.model import MLP, MLPConfig
-from pymlp.run_lock import LOCK, RunLock, holder
+from pymlp.run_lock import LOCK, RunLock, holder, is_free
 
 _FORMAT = 1
 _CONFIG, _VOCABULARY, _STATE = "config.toml", "vocab.json", "state.safetensors"
@@ -107,8 +107,9 @@ class RunDirectory:
         check_vacant(path, overwrite=overwrite)
         place = Path(os.path.realpath(path))
         content = (config, vocabulary, checkpoint, metrics)
-        if place.is_dir() and not _holds_run(place):
+        if place.is_dir() and not _holds_run(place) and _must_stay(place):
             run = cls(place, RunLock.acquire(place))
+            run.claim(alone=True)
             check_vacant(path)  # another process may have been here first
             run._fill(*content)
         else:
@@ -116,6 +117,7 @@ class RunDirectory:
             staged, lock = _stage(place)
             try:
                 run = cls(staged, lock)
+                run.claim()
                 run._fill(*content)
                 put_in_place(staged, place, replace=old is not None)
             except OSError as error:
@@ -143,7 +145,7 @@ class RunDirectory:
             RunInUseError: another process trains there, with ``to_train``.
         """
         path = Path(path)
-        _recover(path)
+        _put_back(path)
         if not _holds_run(path):
             raise FileNotFoundError(
                 f"no run in {os.fspath(path)}: expected a directory with {_CONFIG} and {_STATE}, "
@@ -153,10 +155,14 @@ class RunDirectory:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def claim(self) -> None:
-        """Be the one that writes; other objects of this process are refused from now on."""
+    def claim(self, *, alone: bool = False) -> None:
+        """Be the one that writes; other objects of this process are refused from now on.
+
+        Raises:
+            RunInUseError: with ``alone``, another object of this process writes.
+        """
         assert self._lock is not None
-        self._lock.give(self)
+        self._lock.give(self, to_others=not alone)
 
     def write_config(self, config: Record) -> None:
         """Replace ``config.toml``."""
@@ -225,7 +231,6 @@ class RunDirectory:
         records: Sequence[Record],
     ) -> None:
         """Write the first checkpoint into a directory without a run."""
-        self.claim()
         self._remove_temporaries()
         try:
             self.write_config(config)
@@ -476,18 +481,29 @@ def _stage(path: Path) -> tuple[Path, RunLock]:
             return staged, RunLock.acquire(staged)
 
 
-def _recover(path: Path) -> None:
-    """See to what processes that were killed while they made a run in ``path`` left beside it."""
+def _must_stay(place: Path) -> bool:
+    """Whether a directory without a run is filled where it is, not replaced by a filled one."""
+    return place.is_mount() or place.samefile(os.curdir) or any(place.iterdir())
+
+
+def _put_back(path: Path) -> None:
+    """Put back the run in ``path`` that a process was about to replace when it was killed."""
     path = Path(os.path.realpath(path))
     for left in leftovers(path):
+        if left.suffix == ".old" and not path.exists() and holder(left) is None:
+            with suppress(OSError):  # another process may put it back, too
+                if _holds_run(left):
+                    os.rename(left, path)
+
+
+def _recover(path: Path) -> None:
+    """Put back a run, and remove the leftovers of processes that were killed."""
+    _put_back(path)
+    for left in leftovers(Path(os.path.realpath(path))):
         with suppress(OSError):  # another process may see to it, too
             if not os.listdir(left):
                 left.rmdir()
-            elif holder(left) is not None:
-                continue  # a process is at it
-            elif left.suffix == ".old" and _holds_run(left) and not path.exists():
-                os.rename(left, path)
-            else:
+            elif is_free(left):
                 remove_directory(left)
 
 

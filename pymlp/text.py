@@ -45,7 +45,7 @@ class Input(io.RawIOBase):
         read = getattr(file, "read1", None) or getattr(file, "read", None)
         if read is None or isinstance(file, io.TextIOBase):
             raise TypeError(f"expected a path or a file opened for bytes ('rb'), got {file!r}")
-        self._read = read
+        self._reads = read
         self._file = file
         self._start = b""
         self.name = str(getattr(file, "name", "the data")) if name is None else name
@@ -67,6 +67,15 @@ class Input(io.RawIOBase):
             piece = self._read(len(buffer))
         buffer[: len(piece)] = piece
         return len(piece)
+
+    def _read(self, n: int) -> bytes:
+        piece: bytes | None = self._reads(n)
+        if not isinstance(piece, bytes):
+            raise TypeError(
+                f"{self.name}: expected bytes from a file that waits for them, got "
+                f"{type(piece).__name__}: open it with 'rb'"
+            )
+        return piece
 
     def look(self, n: int) -> bytes:
         """The next ``n`` bytes, fewer only before the end; they stay to be read."""

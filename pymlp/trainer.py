@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,17 @@ from pymlp.model import MLP
 from pymlp.rundir import RunDirectory
 from pymlp.stepper import DivergedError, Stepper
 from pymlp.steps import Engine
+
+
+class Best(NamedTuple):
+    """The evaluation with the lowest dev loss, the parameters that it is of, and its record.
+
+    They are replaced together, so that an interruption leaves no evaluation without a record.
+    """
+
+    evaluation: Evaluation | None = None
+    tensors: Mapping[str, Tensor] = MappingProxyType({})
+    record: dict[str, Any] | None = None
 
 
 class Trainer:
@@ -62,9 +74,9 @@ class Trainer:
         # The state is made of parts that are each replaced, or appended to, in one go, and what is
         # due is derived from it: an interruption between two lines loses and doubles nothing.
         self._records: list[dict[str, Any]] = []
-        self._best: tuple[Evaluation | None, dict[str, Tensor]] = None, {}
+        self._best = Best()
         self._run: RunDirectory | None = None
-        self._saved_step = -1
+        self._saved = -1, -1  # the steps and the records of the last checkpoint
         self._stopping = False
         self._told = 0, 0  # the steps and the records that the callbacks know of
 
@@ -91,7 +103,7 @@ class Trainer:
     @property
     def exhausted(self) -> bool:
         """Whether ``config.patience`` evaluations have passed since the best one."""
-        best = self._best[0]
+        best = self._best.evaluation
         if self.config.patience is None or best is None:
             return False
         since = [e for e in evaluations(self._records) if e.step > best.step]
@@ -105,13 +117,13 @@ class Trainer:
             losses=self.stepper.losses[: self.step].clone(),
             grad_norms=None if norms is None else norms[: self.step].clone(),
             evals=evaluations(self._records),
-            best=self._best[0],
+            best=self._best.evaluation,
             seconds=self.stepper.seconds,
             us_per_step=self.stepper.us_per_step,
         )
 
     def __repr__(self) -> str:
-        evaluation = self._best[0]
+        evaluation = self._best.evaluation
         best = "" if evaluation is None else f", best dev loss {evaluation.dev:.4f}"
         return (
             f"Trainer(step {self.step:,} of {self.config.steps:,}, engine {self.engine.name}, "
@@ -148,12 +160,12 @@ class Trainer:
         from pymlp.progress import ProgressBar
 
         callbacks = self.callbacks
-        with ProgressBar() as bar:
-            self.callbacks = (*callbacks, bar)
-            try:
+        try:
+            with ProgressBar() as bar:
+                self.callbacks = (*callbacks, bar)
                 return self.fit()
-            finally:
-                self.callbacks = callbacks
+        finally:
+            self.callbacks = callbacks
 
     # What `fit` is made of, for `train_many`, where many models share their steps.
 
@@ -174,7 +186,7 @@ class Trainer:
         Raises:
             DivergedError: a loss or a parameter is not finite any more.
         """
-        self.stepper.settle()
+        self._settle()
         self._announce()
         self._update_average()
         if self._is_due("log", "loss"):
@@ -254,10 +266,11 @@ class Trainer:
         if train is not None and is_sampled(self.data.train, how):
             record["train_sample"] = len(train)
         (result,) = evaluations([record])
-        best = self._best[0]
+        best = self._best.evaluation
         if best is None or result.dev < best.dev:
             model = self.average or self.model
-            self._best = result, {n: t.clone() for n, t in model.state_dict().items()}
+            tensors = {n: t.clone() for n, t in model.state_dict().items()}
+            self._best = Best(result, tensors, record)
         self._record(record)
 
     def _mean_loss(self, split: str, examples: Examples) -> float:
@@ -283,6 +296,13 @@ class Trainer:
             for evaluation in evaluations([record]):
                 self._tell("on_eval", evaluation)
             self._told = self.step, number
+
+    def _settle(self) -> None:
+        """Finish what an interruption has left undone."""
+        self.stepper.settle()
+        record = self._best.record
+        if record is not None and record not in self._records[-2:] and record["step"] == self.step:
+            self._records.append(record)
 
     def _record(self, record: dict[str, Any]) -> None:
         self._records.append(record)
@@ -334,7 +354,7 @@ class Trainer:
                 vocabulary is of a class of its own, so that `resume` could not make it.
             DivergedError: a parameter is not finite.
         """
-        self.stepper.settle()
+        self._settle()
         check_plain(self.model)
         check_described(self.config, self.data)
         self._check_parameters()
@@ -351,7 +371,7 @@ class Trainer:
             self._records,
             overwrite=overwrite,
         )
-        self._saved_step = self.step
+        self._saved = self._extent
 
     @classmethod
     def resume(
@@ -391,7 +411,7 @@ class Trainer:
         checkpoint = run.rewind()
         if len(checkpoint.losses) > train_config.steps:
             raise ValueError(
-                f"Trainer: {os.fspath(directory)} has done {len(checkpoint.losses)} steps already, "
+                f"{os.fspath(directory)} has done {len(checkpoint.losses)} steps already, "
                 f"more than steps={train_config.steps}"
             )
         model = run.build_model(checkpoint.group("model")).to(device)
@@ -407,29 +427,34 @@ class Trainer:
         self._run = run
         self._records = run.metrics()
         best = checkpoint.info["best"]
-        self._best = Evaluation(*best) if best else None, checkpoint.group("best")
+        self._best = Best(Evaluation(*best) if best else None, checkpoint.group("best"))
         if self._average is not None:
             self._average.load_state_dict(checkpoint.group("average"), len(checkpoint.losses))
         self.stepper.load_state_dict(
             checkpoint.losses, checkpoint.group("optimizer"), checkpoint.group("batches")
         )
-        self._saved_step = self.step
+        self._saved = self._extent
         self._told = self.step, len(self._records)
 
     def _commit(self) -> None:
         self._check_parameters()
-        if self._run is None or self.step == self._saved_step:
+        if self._run is None or self._saved == self._extent:
             return
         checkpoint = self._checkpoint()
         self._run.write_metrics(self._records)
         self._run.commit(checkpoint)
         self._tell("on_checkpoint", self._run.path)
-        self._saved_step = self.step
+        self._saved = self._extent
+
+    @property
+    def _extent(self) -> tuple[int, int]:
+        """The steps and the records that a checkpoint of now has."""
+        return self.step, len(self._records)
 
     def _checkpoint(self) -> Checkpoint:
-        self.stepper.settle()
+        self._settle()
         self._update_average()
-        groups = {"model": self.model.state_dict(), "best": self._best[1]}
+        groups = {"model": self.model.state_dict(), "best": self._best.tensors}
         if self._average is not None:
             groups["average"] = self._average.state_dict()
         tensors = {f"{group}.{n}": t for group, part in groups.items() for n, t in part.items()}
@@ -437,5 +462,5 @@ class Trainer:
         return Checkpoint(
             losses=self.stepper.losses[: self.step],
             tensors=tensors | self.stepper.state_dict(),
-            info={"best": self._best[0], "frozen": frozen},
+            info={"best": self._best.evaluation, "frozen": frozen},
         )

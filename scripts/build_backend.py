@@ -5,35 +5,23 @@ of whichever tool comes first; here it is one line that names all of it.
 """
 
 import re
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-_NEEDED = re.compile(r"^requires = \[(.*)\]$", re.MULTILINE)
-
-
-def missing(requirements: list[str]) -> list[str]:
-    """The requirements, of the form "name" or "name>=version", that are not met here."""
-    return [requirement for requirement in requirements if not _is_met(requirement)]
+_NEEDED = re.compile(r"^requires = \[(.*?)\]$", re.MULTILINE | re.DOTALL)
+# Programs, which need not come from PyPI.
+_PROGRAMS = ("cmake", "ninja")
 
 
-def _is_met(requirement: str) -> bool:
-    name, _, least = requirement.partition(">=")
-    try:
-        return _numbers(version(name)) >= _numbers(least)
-    except PackageNotFoundError:
-        return False
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", text)[:2]]
-
-
-def _check() -> None:
+def check() -> None:
+    """Exit with one line that names all that is missing to build the package."""
     table = (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     found = _NEEDED.search(table)
     assert found is not None
-    absent = missing(re.findall(r'"([^"]+)"', found[1]))
+    absent = [name for name in re.findall(r'"([^"]+)"', found[1]) if not _is_met(name)]
     if absent:
         quoted = " ".join(f"'{requirement}'" for requirement in absent)
         sys.exit(
@@ -42,6 +30,34 @@ def _check() -> None:
         )
 
 
-_check()
+def _is_met(requirement: str) -> bool:
+    """Whether a requirement of the form "name" or "name>=version" is met here."""
+    name, _, least = requirement.partition(">=")
+    try:
+        return _numbers(version(name)) >= _numbers(least)
+    except PackageNotFoundError:
+        return name in _PROGRAMS and shutil.which(name) is not None
 
-from setuptools.build_meta import *  # noqa: E402, F403
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", text)[:2]]
+
+
+try:
+    from setuptools import build_meta
+    from setuptools.build_meta import *  # noqa: F403
+except ImportError:
+    check()
+    raise
+
+
+def prepare_metadata_for_build_wheel(*arguments: Any, **options: Any) -> str:
+    """As setuptools does, after the check."""
+    check()
+    return build_meta.prepare_metadata_for_build_wheel(*arguments, **options)
+
+
+def prepare_metadata_for_build_editable(*arguments: Any, **options: Any) -> str:
+    """As setuptools does, after the check."""
+    check()
+    return build_meta.prepare_metadata_for_build_editable(*arguments, **options)

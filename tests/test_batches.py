@@ -41,7 +41,7 @@ def test_batches_continue_from_their_state(taken):
 def test_a_position_beyond_the_steps_done_is_refused(position):
     batches = Batches(1000, 32, seed=7)
     state = batches.state_dict(0) | {"position": torch.tensor(position)}
-    with pytest.raises(ValueError, match=f"from 0 to 5, the steps done, got {position}"):
+    with pytest.raises(ValueError, match=f"from 0 to the number of steps done, 5, got {position}"):
         batches.load_state_dict(state, 5)
 
 

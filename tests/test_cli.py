@@ -558,3 +558,13 @@ def test_characters_that_the_output_cannot_have_are_escaped(encoding, folder):
     wrong = CliRunner(charset=encoding).invoke(main, ["sample", out, "--prefix", "日"])
     escaped = "日".encode(encoding, "backslashreplace")
     assert b"Error: sample: --prefix '%s'" % escaped in wrong.stderr_bytes
+
+
+def test_messages_leave_paths_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train("--out", "lr=0.1")
+    for out in ("lr=0.1", f"{tmp_path}/lr=0.1"):
+        result = run("train", "--resume", "--out", out, "--steps", "5", code=1)
+        assert f"{out} has done" in result.stderr
+    (tmp_path / "lr=0.1" / "config.toml").write_text("[data]\n[model]\n[train]\nsteps = 1\n")
+    assert "lr=0.1/config.toml: " in run("eval", "lr=0.1", code=1).stderr

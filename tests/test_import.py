@@ -79,7 +79,9 @@ def test_a_source_tree_that_hides_the_installed_copy_says_so(tmp_path):
 
 def test_a_bare_environment_is_told_all_that_building_needs():
     backend = Path(__file__).resolve().parents[1] / "scripts/build_backend.py"
-    run = subprocess.run([sys.executable, "-I", "-S", backend], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", backend], env={"PATH": ""}, capture_output=True, text=True
+    )
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
     assert "setuptools>=77, cmake>=3.25, ninja, pybind11>=3.0, torch>=2.11" in line

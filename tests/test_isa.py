@@ -1,5 +1,6 @@
 """Choosing the instruction set: by default, by call, by environment variable."""
 
+import math
 import os
 import subprocess
 import sys
@@ -93,3 +94,20 @@ def test_environment_variable_with_an_unknown_name(arguments, traceback):
     assert f"this machine has: {', '.join(isa.available())}" in message
     assert ("Traceback" in run.stderr) == traceback
     assert traceback or run.stderr.count("\n") == 1
+
+
+def test_probabilities_that_would_be_subnormal_are_0(isa):
+    logits = torch.tensor([0.0, -86.0, -88.0, -103.0, -torch.inf]).repeat(512, 1)
+    target = torch.tensor([0, 0, 0, -100]).repeat(128)
+
+    def gradient_of(logits):
+        logits = logits.clone().requires_grad_()
+        functional.cross_entropy(logits, target, reduction="sum").backward()
+        return logits.grad
+
+    gradient = gradient_of(logits)
+    assert gradient[0, 1].item() == pytest.approx(math.exp(-86), rel=1e-5)
+    assert not gradient[:, 2:].any()
+    gradient = gradient_of(logits.double())
+    assert gradient[0, 3].item() == pytest.approx(math.exp(-103), rel=1e-12)
+    assert not gradient[:, 4].any()

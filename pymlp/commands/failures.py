@@ -20,7 +20,8 @@ from pymlp.stepper import DivergedError
 # Python names before a message, which the user of the program does not call.
 _CALLED = re.compile(
     r"(?:(?<=: )|^)"
-    r"(?:Trainer|\w+Config|Vocabulary|Dataset|Mixture|train_many|paper_table|\w+_figure): "
+    r"(?:Trainer|\w+Config|Vocabulary|Dataset|Mixture|train_many|paper_table|\w+_figure"
+    r"|sample|score|nearest|rescore): "
 )
 # A command of the same name says so itself.
 _COMMAND = re.compile(r"(?:sample|score|nearest|rescore): ")
@@ -104,24 +105,30 @@ def _kept(told: str) -> str:
 
 
 def _worded(message: str, parent: click.Context | None) -> str:
-    """A message of the library without names of Python, options as they are typed."""
-    text = re.sub(r"\bMLPConfig\(([^()]*)\)", r"\1", _CALLED.sub("", message))
-    if (
-        parent is None
-        or not isinstance(parent.command, click.Group)
-        or (text == message and not _COMMAND.match(text))
-    ):
+    """A message of the library without names of Python, options as they are typed.
+
+    A path before the name stays, and what is said of its content.
+    """
+    called = list(_CALLED.finditer(message))
+    if not called:
+        return message
+    kept, text = message[: called[-1].start()], message[called[-1].end() :]
+    text = re.sub(r"\bMLPConfig\(([^()]*)\)", r"\1", text)
+    if _COMMAND.match(called[-1][0]):
+        kept += called[-1][0]
+    if called[-1].start() == 0 and parent is not None and isinstance(parent.command, click.Group):
+        command = parent.command.get_command(parent, parent.invoked_subcommand or "")
+        for parameter in [] if command is None else command.params:
+            text = _with_option(text, parameter)
+    return kept + text
+
+
+def _with_option(text: str, parameter: click.Parameter) -> str:
+    """The text with the option of a parameter in place of its Python name."""
+    flag, name = max(parameter.opts, key=len), re.escape(parameter.name or "")
+    if not flag.startswith("--"):
         return text
-    command = parent.command.get_command(parent, parent.invoked_subcommand or "")
-    if command is None:
-        return text
-    for parameter in command.params:
-        flag, name = max(parameter.opts, key=len), re.escape(parameter.name or "")
-        if not flag.startswith("--"):
-            continue
-        if not getattr(parameter, "is_flag", False):
-            text = re.sub(rf"\b{name}='?([^\s',;)]+)'?", rf"{flag} \1", text)
-        text = re.sub(rf"^((?:\w+: )?){name}\b", rf"\1{flag}", text)
-        if "_" in name:
-            text = re.sub(rf"(?<![\w-]){name}\b", flag, text)
-    return text
+    if not getattr(parameter, "is_flag", False):
+        text = re.sub(rf"\b{name}='?([^\s',;)]+)'?", rf"{flag} \1", text)
+    text = re.sub(rf"^{name}\b", flag, text)
+    return re.sub(rf"(?<![\w-]){name}\b", flag, text) if "_" in name else text
