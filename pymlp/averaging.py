@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pymlp.model import MLP
+from pymlp.plain import unsupported_reason
 
 # Snapshots within the reach: many, for a smooth average, but a small part of the work.
 _SNAPSHOTS = 100
@@ -33,10 +34,7 @@ class Average:
 
     def __init__(self, model: MLP, reach: int) -> None:
         self._source = model
-        self._model = copy.deepcopy(model).requires_grad_(False)
-        for parameter in self._model.parameters():
-            if parameter.dtype in (torch.bfloat16, torch.float16):
-                parameter.data = parameter.data.float()
+        self._model = self._copy()
         self.period = max(1, reach // _SNAPSHOTS)
         self._least_weight = min(1.0, self.period / reach)
         # One assignment replaces both: an interruption leaves the old snapshot or the new one.
@@ -50,11 +48,26 @@ class Average:
     def model(self) -> MLP:
         """The model with the averaged parameters, in float32 at least.
 
-        Before the first snapshot they are the parameters that training began with.
+        Before the first snapshot they are the parameters that training began with. It is copied
+        anew from a model that something is attached to, for that may have come meanwhile.
         """
+        if unsupported_reason(self._source) is not None:
+            self._model = self._copy()
         for parameter, mean in zip(self._model.parameters(), self._snapshot[1], strict=True):
             parameter.data = mean
         return self._model
+
+    def _copy(self) -> MLP:
+        """A model like that of the source, with all that is attached to it."""
+        try:
+            model = copy.deepcopy(self._source).requires_grad_(False)
+        except RuntimeError as error:
+            reason = unsupported_reason(self._source) or "it cannot be copied"
+            raise ValueError(f"Trainer: average does not apply: {reason} ({error})") from None
+        for parameter in model.parameters():
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.float()
+        return model
 
     @torch.no_grad()
     def update(self, step: int) -> None:

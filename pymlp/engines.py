@@ -20,7 +20,7 @@ from pymlp.device_engine import DeviceEngine
 from pymlp.dropout import dropout_masks
 from pymlp.model import MLP
 from pymlp.native import NativeEngine
-from pymlp.optimizer_state import sparse_embedding
+from pymlp.optimizer_state import sparse_embedding, weight_decay
 from pymlp.reference import Candidates
 from pymlp.sparse import sparse_step
 from pymlp.steps import Engine, Steps, TrainedParameters
@@ -38,7 +38,8 @@ class _TorchEngine:
     name: str
 
     def __init__(self, model: MLP | reference.MLP, examples: Examples, config: TrainConfig) -> None:
-        self.model = model
+        self._model = model
+        _check_sparse(model, config)
         self._trained = TrainedParameters(model)
         self._config = config
         self._max_norm = config.max_grad_norm
@@ -53,6 +54,11 @@ class _TorchEngine:
         self._sampler = None if drawn is None else CandidateSampler(drawn, like)
         self._backup = UpdateBackup(self._optimizer, self.model)
         self._norm: Tensor | None = None
+
+    @property
+    def model(self) -> MLP | reference.MLP:
+        """The module to evaluate with."""
+        return self._model
 
     def run(self, steps: Steps) -> None:
         self._trained.before_steps()
@@ -210,7 +216,12 @@ class ReferenceEngine(_TorchEngine):
     name = "reference"
 
     def __init__(self, model: MLP, examples: Examples, config: TrainConfig) -> None:
-        super().__init__(_plain(model), examples, config)
+        super().__init__(model, examples, config)
+
+    @property
+    def model(self) -> reference.MLP:
+        """The plain model, with what is attached to the model now."""
+        return _plain(self._model)
 
 
 # The loss of each complete step that has not been noted, and the norm of its gradients.
@@ -279,7 +290,7 @@ _ENGINES: dict[str, Callable[[MLP, Examples, TrainConfig], Engine]] = {
 }
 
 
-def _plain(model: MLP) -> reference.MLP:
+def _plain(model: MLP | reference.MLP) -> reference.MLP:
     """The layers, parameters and hooks of ``model`` under `reference.MLP`, which calls the layers.
 
     A model of a subclass computes as the subclass says, and stays what it is.
@@ -289,6 +300,17 @@ def _plain(model: MLP) -> reference.MLP:
     plain = copy.copy(model)  # has the same dicts of layers, parameters and hooks
     object.__setattr__(plain, "__class__", reference.MLP)
     return plain
+
+
+def _check_sparse(model: nn.Module, config: TrainConfig) -> None:
+    """Refuse options that torch has not for the gradients of ``nn.Embedding(sparse=True)``."""
+    sparse = [name for name, m in model.named_modules() if getattr(m, "sparse", False) is True]
+    norms = config.max_grad_norm is not None or config.log_grad_norm
+    if sparse and (norms or config.optimizer == "adamw" or weight_decay(config) != 0):
+        raise ValueError(
+            f"Trainer: {sparse[0]} has sparse=True, whose gradients torch takes without AdamW, "
+            "weight decay and gradient norms alone: leave these out, or make it sparse=False"
+        )
 
 
 def _optimizer(

@@ -58,22 +58,18 @@ def layers_reason(model: nn.Module) -> str | None:
 
 def call_reason(name: str, module: nn.Module) -> str | None:
     """What happens at a call of ``module`` besides the forward of its class; None if nothing."""
-    if (
-        module._forward_pre_hooks
-        or module._forward_hooks
-        or module._backward_pre_hooks
-        or module._backward_hooks
-    ):
-        hooks = (
-            module._forward_pre_hooks,
-            module._forward_hooks,
-            module._backward_pre_hooks,
-            module._backward_hooks,
-        )
-        kind = next(kind for kind, there in zip(_HOOKS, hooks, strict=True) if there)
-        return f"{name} has a {kind}"
+    hooks = (
+        module._forward_pre_hooks,
+        module._forward_hooks,
+        module._backward_pre_hooks,
+        module._backward_hooks,
+    )
+    if any(hooks):
+        return f"{name} has a {next(k for k, h in zip(_HOOKS, hooks, strict=True) if h)}"
     if "forward" in module.__dict__:
         return f"{name} has a forward of its own"
+    if type(module).__call__ is not nn.Module.__call__:
+        return f"{name} has a __call__ of its own"
     if (
         torch_module._global_forward_pre_hooks
         or torch_module._global_forward_hooks

@@ -20,6 +20,7 @@ or an interruption left half done.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -199,17 +200,21 @@ class RunDirectory:
         self._check_lock()
         self._losses.write(self.path / _LOSSES, checkpoint.losses, _float64_bytes)
         self._losses.sync(self.path / _LOSSES)
+        tensors = {name: _savable(tensor) for name, tensor in checkpoint.tensors.items()}
+        metrics_bytes = self._metrics.sync(self.path / _METRICS)
+        metrics = _read_start(self.path / _METRICS, metrics_bytes)
         metadata = {
             "format": _FORMAT,
             "steps": len(checkpoint.losses),
-            "metrics_bytes": self._metrics.sync(self.path / _METRICS),
+            "metrics_bytes": metrics_bytes,
             "info": checkpoint.info,
+            "sha256": _digest(tensors, _float64_bytes(checkpoint.losses), metrics),
         }
-        tensors = {name: _savable(tensor) for name, tensor in checkpoint.tensors.items()}
         # One metadata key: safetensors writes several in no fixed order.
         state = save(tensors, metadata={"pymlp": json.dumps(metadata)})
         write_atomically(self.path / _STATE, state)
         self._write_derived(checkpoint)
+        self._remove_temporaries()  # of writes that were interrupted
 
     def rewind(self) -> Checkpoint:
         """Drop everything written after the last `commit` and return that checkpoint."""
@@ -389,6 +394,13 @@ class RunDirectory:
             raise ValueError(
                 f"{self.path / _STATE} does not fit {_CONFIG} or is damaged: {error}"
             ) from None
+        metrics = _read_start(self.path / _METRICS, metadata["metrics_bytes"])
+        # Runs of earlier versions have none.
+        if metadata.get("sha256", digest := _digest(tensors, content, metrics)) != digest:
+            raise ValueError(
+                f"{self.path / _STATE}, {_LOSSES} or {_METRICS} is damaged: their digest is not "
+                "the one that was written with them"
+            )
         return metadata, checkpoint, records
 
     def _records(self, metadata: Record) -> list[dict[str, Any]]:
@@ -536,6 +548,17 @@ def _lines(records: Sequence[Record]) -> bytes:
 
 def _float64_bytes(losses: Tensor) -> bytes:
     return losses.numpy().astype("<f8").tobytes()
+
+
+def _digest(tensors: Mapping[str, Tensor], *contents: bytes) -> str:
+    """SHA-256 of the tensors, by name, and of the contents of other files."""
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        hasher.update(name.encode())
+        hasher.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+    for content in contents:
+        hasher.update(content)
+    return hasher.hexdigest()
 
 
 def _savable(tensor: Tensor) -> Tensor:

@@ -76,11 +76,13 @@ class Engine(Protocol):
 
     Attributes:
         name: what ``TrainConfig.engine`` calls it.
-        model: the module to evaluate with; it shares the trained parameters.
     """
 
     name: str
-    model: MLP | reference.MLP
+
+    @property
+    def model(self) -> MLP | reference.MLP:
+        """The module to evaluate with; it shares the trained parameters."""
 
     def run(self, steps: Steps) -> None:
         """Carry out the steps and fill in their results."""

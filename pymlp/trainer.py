@@ -277,7 +277,15 @@ class Trainer:
         def progress(done: int) -> None:
             self._tell("on_eval_progress", split, done, len(examples))
 
-        return evaluate(self.average or self.stepper.engine.model, examples, progress=progress)
+        model = self.average or self.stepper.engine.model
+        # Layers that users attached may have a mode, such as dropout and batch normalisation.
+        training = [module for module in model.modules() if module.training]
+        try:
+            model.eval()
+            return evaluate(model, examples, progress=progress)
+        finally:
+            for module in training:
+                module.training = True
 
     def _announce(self) -> None:
         """Tell the callbacks what they do not know yet, again where they were interrupted.
@@ -440,6 +448,8 @@ class Trainer:
         self._check_parameters()
         if self._run is None or self._saved == self._extent:
             return
+        check_plain(self.model)
+        check_described(self.config, self.data)
         checkpoint = self._checkpoint()
         self._run.write_metrics(self._records)
         self._run.commit(checkpoint)

@@ -1,5 +1,6 @@
 """Whatever users attach to a model acts as in PyTorch's own loop, or is refused by name."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -462,3 +463,66 @@ print("done" if os.waitpid(child, 0)[1] == 0 else "differs")
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_a_forked_process_scores():
     run_python(FORKED)
+
+
+def fresh(kind=MLP):
+    torch.manual_seed(SEED)
+    return kind(SIZES)
+
+
+def test_what_is_attached_after_the_trainer_was_made_acts_in_its_evaluations():
+    """The average is a copy of the model, and the reference engine has its own view of it."""
+    for options in ({"engine": "autograd", "average": 2}, {"engine": "reference"}):
+        trainer = Trainer(
+            fresh(), DATA, TrainConfig(steps=4, batch_size=4, eval_every=2, **options)
+        )
+        trainer.model.output.register_forward_hook(lambda module, inputs, output: output * 0)
+        assert trainer.fit().evals[-1].dev == pytest.approx(math.log(len(DATA.vocabulary)))
+        trainer = Trainer(fresh(), DATA, TrainConfig(steps=4, batch_size=4, **options))
+        trainer.model.forward = lambda tokens, dropout=None: torch.zeros(
+            *tokens.shape[:-1], len(DATA.vocabulary)
+        ).add(0 * trainer.model.output.bias)
+        assert trainer.fit().losses[0].item() == pytest.approx(math.log(len(DATA.vocabulary)))
+
+
+def test_a_checkpoint_refuses_what_save_refuses(tmp_path):
+    trainer = Trainer(fresh(), DATA, TrainConfig(steps=4, batch_size=4, engine="autograd"))
+    trainer.save(tmp_path / "run")
+    trainer.model.output.register_forward_hook(lambda module, inputs, output: output * 0.1)
+    with pytest.raises(ValueError, match="output has a forward_hook"):
+        trainer.fit()
+
+
+def test_a_call_of_its_own_is_honoured_everywhere():
+    class Doubled(MLP):
+        def __call__(self, *arguments, **options):
+            return 2 * super().__call__(*arguments, **options)
+
+    model = fresh(Doubled)
+    tokens, targets = DATA.dev.tokens, DATA.dev.targets
+    expected = F.cross_entropy(model(tokens), targets).item()
+    assert model.loss(tokens, targets).item() == pytest.approx(expected)
+    assert pymlp.evaluate(model, DATA.dev) == pytest.approx(expected)
+
+
+def test_layers_with_a_mode_are_evaluated_in_eval_mode():
+    model = fresh()
+    model.hidden = torch.nn.Sequential(model.hidden, torch.nn.Dropout(0.5))
+    trainer = Trainer(model, DATA, TrainConfig(steps=1, batch_size=4))
+    assert trainer.evaluate("dev") == trainer.evaluate("dev")
+    assert model.hidden[1].training
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "adamw"}, {"max_grad_norm": 1.0}])
+def test_sparse_gradients_are_refused_where_torch_has_no_rule(options):
+    model = fresh()
+    model.embedding.sparse = True
+    with pytest.raises(ValueError, match="embedding has sparse=True"):
+        Trainer(model, DATA, TrainConfig(steps=1, **options))
+
+
+def test_an_average_of_what_cannot_be_copied_is_refused():
+    model = fresh()
+    prune.l1_unstructured(model.hidden, "weight", 0.5)
+    with pytest.raises(ValueError, match="average does not apply: hidden has a forward_pre_hook"):
+        Trainer(model, DATA, TrainConfig(steps=1, average=2))

@@ -69,7 +69,9 @@ def _message(error: Exception) -> str:
         return f"not enough memory{text and ': '}{text}"
     if isinstance(error, IndexError) and text.startswith("pymlp: "):  # data that the engine met
         return f"{text}; if they are of a token file, it is damaged: prepare the text again"
-    if isinstance(error, (ValueError, OSError, ImportError, DivergedError)):
+    # The trainer's own, of how the process was started.
+    started = isinstance(error, RuntimeError) and text.startswith("Trainer: ")
+    if started or isinstance(error, (ValueError, OSError, ImportError, DivergedError)):
         return text or type(error).__name__
     return _bug(error)
 
