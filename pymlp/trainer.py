@@ -87,7 +87,7 @@ class Trainer:
 
     @property
     def engine(self) -> Engine:
-        """What carries out the steps: `NativeEngine` or another `Engine`."""
+        """The engine that carries out the steps: `NativeEngine` or another `Engine`."""
         return self.stepper.engine
 
     @property
@@ -111,7 +111,7 @@ class Trainer:
 
     @property
     def history(self) -> History:
-        """What has been measured so far."""
+        """The measurements so far."""
         norms = self.stepper.grad_norms
         return History(
             losses=self.stepper.losses[: self.step].clone(),
@@ -167,7 +167,7 @@ class Trainer:
         finally:
             self.callbacks = callbacks
 
-    # What `fit` is made of, for `train_many`, where many models share their steps.
+    # The parts of `fit`, for `train_many`, where many models share their steps.
 
     @property
     def wants_steps(self) -> bool:
