@@ -96,7 +96,7 @@ def _cases(chosen: argparse.Namespace) -> list[Case]:
 
 
 def _providers(chosen: argparse.Namespace, command: argparse.ArgumentParser) -> tuple[str, ...]:
-    """Those asked for, which must be there, or all that are there."""
+    """The providers asked for, which must be there, or all that are there."""
     candidates = chosen.providers or (QUICK_PROVIDERS if chosen.quick else providers.LABELS)
     wanted = []
     for name in candidates:

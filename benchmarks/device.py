@@ -43,7 +43,7 @@ def clock() -> float:
 
 
 def record(step: Callable[[], object], state: Sequence[Tensor]) -> Callable[[], object]:
-    """What does ``step`` again, from a CUDA graph; on the CPU, which has none, ``step`` itself.
+    """A function that does ``step`` again from a CUDA graph; on the CPU, ``step`` itself.
 
     Recording needs a few calls; ``state`` is afterwards as it was before.
     """

@@ -38,7 +38,7 @@ Forward = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a model; ``str`` is the shape of a case, ``of`` reads it back."""
+    """The sizes of a model; ``str`` is the shape of a case, ``of`` reads it back."""
 
     T: int
     E: int
@@ -64,7 +64,7 @@ def dataset(T: int) -> Dataset:
 
 @functools.cache
 def training_examples(sizes: Sizes) -> Examples:
-    """What is learnt from."""
+    """The examples that a model learns from."""
     if sizes.V == NAMES_V:
         return dataset(sizes.T).train
     g = torch.Generator().manual_seed(SEED)
@@ -206,7 +206,7 @@ def check_lecture(
 
 
 class EngineLoop:
-    """What `Trainer` runs between two evaluations.
+    """The training steps that `Trainer` runs between two evaluations.
 
     Args:
         sizes, batch_size: of the model and the batches.

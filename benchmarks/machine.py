@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""The machine that the figures were taken on, and its software."""
 
 import os
 import platform

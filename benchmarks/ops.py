@@ -68,7 +68,7 @@ class Problem:
         return torch.autograd.grad(output, inputs, self.gradient, retain_graph=keep_graph)
 
     def values(self, output: Tensor, gradients: tuple[Tensor, ...]) -> Values:
-        """What the check compares."""
+        """The values that the check compares."""
         named = {f"gradient of {name}": g for name, g in zip(self.leaves, gradients, strict=True)}
         return {"output": output.detach(), **named}
 

@@ -1,4 +1,4 @@
-"""Who is measured, and whether it can be measured here."""
+"""The providers that are measured, and whether each can be measured here."""
 
 import os
 import shutil

@@ -32,7 +32,7 @@ class Options:
 
 
 def builder(case: Case, provider: str) -> Builder:
-    """What ``provider`` does for a case of the suites here; picklable, for the memory process."""
+    """The builder of ``provider`` for a case of the suites; picklable, for the memory process."""
     return SUITES[case.suite].builders(case)[provider]
 
 

@@ -12,7 +12,7 @@ from .results import Report, Result
 
 def show(report: Report) -> None:
     """Print median microseconds with the speed relative to eager, then peak memory."""
-    # Where nobody looks, no line is cut to the width of a terminal.
+    # Output that goes elsewhere than to a terminal is not cut to the width of one.
     console = Console(width=None if sys.stdout.isatty() else 160)
     machine = report.machine
     where = machine.gpu or f"{machine.cpu}, {machine.threads} threads, {machine.isa}"

@@ -19,7 +19,8 @@ from pymlp._library import ops
 
 # Private, but the only way to ask; the same in every torch this library supports.
 in_functorch: Callable[[], bool] = torch._C._are_functorch_transforms_active
-# Of torch.autograd.grad(is_grads_batched=True), which is not one of those transforms.
+# The test for batched tensors of torch.autograd.grad(is_grads_batched=True), which is not one of
+# those transforms.
 _is_batched: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
 # FakeTensorMode and make_fx are such modes; the second traces plain tensors too.
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
@@ -33,7 +34,7 @@ linear_cross_entropy_forward_backward = ops.linear_cross_entropy_forward_backwar
 mlp_cross_entropy_forward = ops.mlp_cross_entropy_forward.default
 mlp_cross_entropy_forward_backward = ops.mlp_cross_entropy_forward_backward.default
 
-# What the ops take after their tensors, in the order of csrc/ops/library.cpp.
+# Scalar arguments of the ops, after their tensors, in the order of csrc/ops/library.cpp.
 Options = tuple[Any, ...]
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}

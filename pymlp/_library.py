@@ -40,7 +40,7 @@ def _hidden_copy() -> str | None:
 _load()
 ops = torch.ops.pymlp
 
-# What the CUDA kernels were compiled for, as nvcc calls it; empty where there are none.
+# The architectures of the CUDA kernels, as nvcc names them; empty where there are no kernels.
 CUDA_ARCHITECTURES = tuple(filter(None, ops.cuda_architectures().split(",")))
 # Types of devices that have kernels.
 KERNEL_DEVICES = ("cpu", "cuda") if CUDA_ARCHITECTURES else ("cpu",)

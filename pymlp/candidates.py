@@ -14,11 +14,11 @@ from pymlp.reference import Candidates
 def native_candidates(
     examples: Examples, vocab_size: int, config: TrainConfig
 ) -> _engine.Candidates | None:
-    """What draws them in C++; None for the exact softmax.
+    """The sampler of the candidates in C++; None for the exact softmax.
 
-    They are the batch's targets and ``config.sampled_softmax`` words of noise, drawn with
-    replacement from the unigram distribution of the examples to the power 3/4 (Mikolov et al.,
-    2013). All targets are read once, to be counted.
+    The candidates are the batch's targets and ``config.sampled_softmax`` words of noise, drawn
+    with replacement from the unigram distribution of the examples to the power 3/4 (Mikolov et
+    al., 2013). All targets are read once, to be counted.
 
     Args:
         examples: that batches are drawn from.
@@ -51,7 +51,7 @@ class CandidateSampler:
         self._like = like
 
     def draw(self, step: int, targets: Tensor) -> Candidates:
-        """Those of update number ``step``, counted from 0, whose targets (B,) these are."""
+        """The candidates of update number ``step``, counted from 0, with its targets (B,)."""
         on_cpu = targets.to("cpu", torch.int64).contiguous()
         words, places, offsets = self._drawn.draw(step, on_cpu.numpy())
         device, dtype = self._like.device, self._like.dtype

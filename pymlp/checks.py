@@ -1,4 +1,4 @@
-"""What a `Trainer` asks of a model and its data, and of a model that a run directory can hold."""
+"""Checks of a `Trainer`'s model and data, and of all that a run directory is to hold."""
 
 from __future__ import annotations
 

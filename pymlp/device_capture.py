@@ -100,7 +100,10 @@ def _capture_stream(device: torch.device) -> Iterator[torch.cuda.Stream | None]:
 
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Of that device: torch's own is of the device of the process's first capture."""
+    """The stream for captures on a device.
+
+    torch's own stream is on the device of the process's first capture.
+    """
     return torch.cuda.Stream(device)
 
 

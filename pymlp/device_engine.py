@@ -32,7 +32,7 @@ from pymlp.steps import Steps, TrainedParameters
 # Types of devices that this is the native engine of.
 DEVICES = ("cuda",) if CUDA_ARCHITECTURES else ()
 
-# What the kernels know of a model, and what a graph of them does besides.
+# The options of a model that all kernels know, and the options that a graph of kernels knows.
 _SIZES = ("vocab_size", "block_size", "n_embd", "n_hidden")
 _GRAPH_OPTIONS = (*_SIZES, "direct")
 

@@ -117,7 +117,7 @@ class _Step:
         return addresses == now and wants_norms == (self._norms is not None)
 
     def fill(self, steps: Steps, part: slice) -> None:
-        """What the next steps need; they count from 0."""
+        """Set the inputs of the next steps, which count from 0."""
         self.results.begin()
         count = part.stop - part.start
         device = self.number.device
@@ -175,7 +175,7 @@ class _Step:
 
 
 class _Loss:
-    """What steps minimise, computed without a word from the host.
+    """The loss that steps minimise, computed without the host.
 
     It is differentiated by parameters of its own on the model's memory. A loss that the user has
     of the model's keeps their nodes of the graph of autograd, which belong to the stream that they
@@ -222,7 +222,7 @@ class _Loss:
         return loss.detach(), gradients
 
     def _masks(self, before: Tensor, number: Tensor) -> DropoutMasks | None:
-        """Those of `pymlp.dropout.dropout_masks`, drawn on the device."""
+        """The masks of `pymlp.dropout.dropout_masks`, drawn on the device."""
         config, sizes = self._config, self._model.config
         if config.dropout == 0.0:
             return None

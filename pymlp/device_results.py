@@ -1,4 +1,4 @@
-"""What the device notes of the steps that it carries out, and how that comes to the host."""
+"""The results of steps that the device notes, and how they come to the host."""
 
 from __future__ import annotations
 

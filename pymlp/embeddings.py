@@ -1,4 +1,4 @@
-"""What the embedding has learnt: the tokens nearest to a token."""
+"""The tokens nearest to a token in the embedding that a model has learnt."""
 
 from __future__ import annotations
 

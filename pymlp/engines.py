@@ -1,4 +1,4 @@
-"""What carries out training steps: the choice among the engines, and those made of PyTorch."""
+"""The engines that carry out training steps: the choice, and the engines made of PyTorch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pymlp.steps import Engine, Steps, TrainedParameters
 # Batches that are gathered at once: enough to spread the cost, few enough to stay in the cache.
 _GATHERED_STEPS = 64
 
-# What a step of the sampled softmax has the candidates' rows of.
+# Parameters of which a step of the sampled softmax uses the rows of the candidates alone.
 _OUTPUT_LAYER = ("output.weight", "output.bias", "direct.weight")
 
 
@@ -43,7 +43,7 @@ class _TorchEngine:
         self._trained = TrainedParameters(model)
         self._config = config
         self._max_norm = config.max_grad_norm
-        # Those that are off are not passed, so that a model with a loss of its own need not know.
+        # Terms that are off are not passed: a model with a loss of its own need not know them.
         terms = {"label_smoothing": config.label_smoothing, "z_loss": config.z_loss}
         self._terms: dict[str, Any] = {name: x for name, x in terms.items() if x > 0}
         self._check_rows()
@@ -140,7 +140,7 @@ class _TorchEngine:
     def _loss(
         self, tokens: Tensor, targets: Tensor, step: int
     ) -> tuple[Tensor, dict[nn.Parameter, Tensor]]:
-        """What the step minimises, and the rows of parameters that it updates alone."""
+        """The loss that the step minimises; for some parameters, the only rows that it updates."""
         terms = dict(self._terms)
         if self._config.dropout > 0.0:
             like = self._trained.tensors[0]
@@ -316,7 +316,7 @@ def _check_sparse(model: nn.Module, config: TrainConfig) -> None:
 def _optimizer(
     parameters: Mapping[str, nn.Parameter], config: TrainConfig
 ) -> torch.optim.Optimizer:
-    """Of the parameters by name; biases make a group of their own if they are not to decay."""
+    """The optimizer of the parameters by name; biases that do not decay make a group."""
     options: dict[str, Any] = {"lr": config.lr}
     if config.weight_decay is not None:
         options["weight_decay"] = config.weight_decay

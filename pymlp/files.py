@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
-# Of linux/fs.h and fcntl.h.
+# Constants of linux/fs.h and fcntl.h.
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 
 
@@ -59,7 +59,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _regular_file(path: Path) -> os.stat_result | None:
-    """What is known of the file ``path``; None where there is none."""
+    """The status of the file ``path``; None where there is no file."""
     try:
         found = os.stat(path)
     except FileNotFoundError:

@@ -375,7 +375,7 @@ def _check_devices(
 
 
 def _autocast_dtype(like: Tensor) -> torch.dtype | None:
-    """What autocast computes in on the device of a tensor; None where it is off."""
+    """The dtype that autocast computes in on the device of a tensor; None where it is off."""
     device = "cpu" if like.is_cpu else "cuda"
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 

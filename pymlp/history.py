@@ -1,4 +1,4 @@
-"""What a training run measured."""
+"""The measurements of a training run."""
 
 import json
 import math
@@ -22,7 +22,7 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class History:
-    """What a training run measured.
+    """The measurements of a training run.
 
     Attributes:
         losses: (S,) float64, the batch loss of each step before its update, in nats.

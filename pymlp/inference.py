@@ -111,7 +111,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
-    """What to add up in: float32 at least."""
+    """The dtype to add up in: float32 at least."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
@@ -185,7 +185,7 @@ def _of_tokens(
     targets: Tensor,
     vocabulary: int,
 ) -> Tensor:
-    """What the C++ code finds for each of ``targets``, from so many logits: (N,) float64."""
+    """The value of each of ``targets`` by C++ code, from ``vocabulary`` logits: (N,) float64."""
     work = len(targets) * _multiply_adds(model, vocabulary)
     values = functions[model.embedding.weight.dtype](
         **_description(model),
@@ -198,7 +198,7 @@ def _of_tokens(
 
 
 def _multiply_adds(model: MLP | reference.MLP, vocabulary: int) -> int:
-    """Of one example, about, with so many logits."""
+    """The approximate multiply-adds of one example, with ``vocabulary`` logits."""
     c = model.config
     n_input = c.block_size * c.n_embd
     return c.n_hidden * n_input + (c.n_hidden + c.direct * n_input) * vocabulary

@@ -57,7 +57,7 @@ def layers_reason(model: nn.Module) -> str | None:
 
 
 def call_reason(name: str, module: nn.Module) -> str | None:
-    """What happens at a call of ``module`` besides the forward of its class; None if nothing."""
+    """The reason why a call of ``module`` does more than its class's forward; None without one."""
     hooks = (
         module._forward_pre_hooks,
         module._forward_hooks,

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     Ids = NDArray[np.int32]
 
 SHUFFLED, FILES = "lines", "files"
-# What shuffled lines are divided into by default, as in the lecture.
+# The shares that shuffled lines are divided into by default, as in the lecture.
 _FRACTIONS = (0.8, 0.1, 0.1)
 
-# What a token file has decided already.
+# Options that a token file has decided already.
 _PREPARED = ("lowercase", "min_count", "vocab_size", "vocab_from")
 
 
@@ -168,7 +168,7 @@ def load(
             name = files["source"].name
             raise ValueError(str(error) if named else f"{name}: {error}") from None
         places = {name: file.path for name, file in files.items()}
-    # What was read from a pipe cannot be found again.
+    # A text that was read from a pipe cannot be found again.
     found = places if None not in places.values() else {}
     return replace(data, origin={**found, **asdict(config)})
 

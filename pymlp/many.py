@@ -267,7 +267,7 @@ class _Run:
 
     @property
     def steps(self) -> Steps:
-        """What `begin_steps` began."""
+        """The steps that `begin_steps` began."""
         assert self._steps is not None
         return self._steps
 

@@ -161,7 +161,7 @@ class MLP(reference.MLP):
         return loss if candidates is None else loss + candidates.offsets[targets].mean()
 
     def _last_layer(self, tokens: Tensor, dropout: DropoutMasks | None) -> tuple[Tensor, Tensor]:
-        """What goes into the last layer, and its weight: (..., K) and (V, K).
+        """The input of the last layer, and its weight: (..., K) and (V, K).
 
         K is H, or H + T*E with direct connections, whose sum is one product of side-by-side
         matrices.

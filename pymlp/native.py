@@ -133,7 +133,7 @@ def native_obstacle(model: MLP, device_type: str) -> str | None:
 
 
 def no_engine(obstacle: str) -> ValueError:
-    """What the constructor of a native engine raises."""
+    """The error that the constructor of a native engine raises."""
     return ValueError(
         f"Trainer: engine='native' does not apply: {obstacle}; use engine='autograd' or 'reference'"
     )

@@ -114,6 +114,6 @@ def rescore(
 
 
 def best(rescored: Iterable[Rescored]) -> Iterator[Rescored]:
-    """Of each list the hypothesis with the highest combined score, the first of equals."""
+    """The hypothesis of each list with the highest combined score, the first of equals."""
     for _, group in groupby(rescored, key=lambda found: found.hypothesis.id):
         yield max(group, key=lambda found: found.combined)

@@ -1,5 +1,5 @@
-"""What an optimizer keeps of each parameter, as torch.optim names it, for engines that update by
-rules of their own."""
+"""The state that an optimizer keeps of each parameter, as torch.optim names it, for engines that
+update by rules of their own."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def sparse_embedding(config: TrainConfig) -> bool:
 
 
 def _state_names(config: TrainConfig) -> tuple[str, ...]:
-    """What torch.optim calls the tensors that the optimizer keeps for each parameter."""
+    """The names in torch.optim of the tensors that the optimizer keeps for each parameter."""
     if config.optimizer == "adamw":
         return ("exp_avg", "exp_avg_sq")
     keeps_momentum = config.optimizer == "momentum" and config.momentum != 0

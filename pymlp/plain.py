@@ -67,7 +67,7 @@ def gradient_hooks_reason(model: nn.Module) -> str | None:
 
 
 def _shapes(config: MLPConfig) -> tuple[tuple[int, ...], ...]:
-    """Of the parameters in the order of `layout`; the last is that of direct connections."""
+    """The shapes of the parameters as in `layout`; the last is that of direct connections."""
     V, H = config.vocab_size, config.n_hidden
     n_input = config.block_size * config.n_embd
     return (V, config.n_embd), (H, n_input), (H,), (V, H), (V,), (V, n_input)

@@ -163,7 +163,7 @@ def _fonts_of(text: str) -> tuple[list[str], Set[str]]:
         raise ImportError(_NO_MATPLOTLIB) from error
     fonts = list(rcParams["font.family"])
     missing = _without_glyph(set(text), fonts)
-    # Of another weight or style, matplotlib would log that it has no such font.
+    # Fonts of another weight or style are left out: matplotlib would log that it has none such.
     others = {
         entry.name
         for entry in font_manager.fontManager.ttflist

@@ -181,7 +181,7 @@ def mlp_cross_entropy(
 
 
 class DropoutMasks(NamedTuple):
-    """What dropout multiplies a batch with: 0, or 1 / (1 - rate), drawn anew for every step.
+    """The factors of dropout for a batch: 0, or 1 / (1 - rate), drawn anew for every step.
 
     Attributes:
         input: (B, T*E), of the concatenated embeddings.
@@ -193,7 +193,7 @@ class DropoutMasks(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What the targets of a step of the sampled softmax are compared with.
+    """The words that the targets of a step of the sampled softmax are compared with.
 
     Attributes:
         words: (R,) int64, ascending: the batch's targets and words of noise.

@@ -17,7 +17,7 @@ _SHOWN = ("step", "train_loss", "dev_loss", "best_dev_loss", "best_step", "steps
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What became of one model.
+    """The result of one model.
 
     Attributes:
         config: what it was made from.
@@ -50,7 +50,7 @@ class Result:
     def of(
         cls, config: RunConfig, model: MLP, trainer: Trainer | None, error: str | None
     ) -> Result:
-        """Of a trainer where it is now; None if it came to none."""
+        """The result of a trainer where it is now; ``trainer`` is None for a model without one."""
         if trainer is None:
             return cls(config, model, config.engine, 0, None, None, None, None, 0.0, None, error)
         history = trainer.history

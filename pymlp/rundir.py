@@ -481,7 +481,7 @@ def _is_vacant(path: Path) -> bool:
 
 
 def _temporaries(path: Path) -> list[Path]:
-    """What processes that were killed while they wrote in a run directory left behind."""
+    """Temporary files in a run directory, as processes that were killed leave them behind."""
     return [file for name in _REPLACED for file in temporaries(path / name)]
 
 

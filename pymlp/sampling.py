@@ -167,7 +167,7 @@ def _check(
 
 
 def membership(lines: Iterable[Line], data: Dataset) -> list[str]:
-    """Where each of ``lines`` stands already: the first of train, dev and test, or ``"new"``.
+    """The split of each of ``lines``: the first of train, dev and test with it, or ``"new"``.
 
     Words that the vocabulary merges into "<unk>" are taken for the same.
 

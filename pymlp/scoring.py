@@ -159,7 +159,7 @@ def log_z(
     across: bool = False,
     most: int = 1000,
 ) -> LogZ:
-    """What ``score(..., normalized=False)`` of the lines neglects; nan where nothing is scored.
+    """The log Z that ``score(..., normalized=False)`` neglects; nan where nothing is scored.
 
     Args:
         model, vocabulary, lines, bos, eos, across: as in `score`.
@@ -232,7 +232,7 @@ class Scorer:
         yield from text.full_scores(line)
 
     def begin_state(self) -> State:
-        """Where a line begins."""
+        """The state at the beginning of a line."""
         return (0,) * self.model.config.block_size
 
     def base_score(self, state: State, token: str | None) -> tuple[float, State]:
@@ -336,7 +336,7 @@ class _Block:
     n_oov: NDArray[np.int64]
 
     def log_probs(self, model: MLP | reference.MLP, normalized: bool) -> NDArray[np.float64]:
-        """Of all examples, in order."""
+        """The log-probabilities of all examples, in order."""
         return _log_probs(model, self.tokens, self.targets, normalized)
 
     def score(self, log_probs: NDArray[np.float64]) -> Iterator[LineScore]:

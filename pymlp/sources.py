@@ -1,4 +1,4 @@
-"""Where the data of a run come from, so that another process finds and recognises them."""
+"""The sources of a run's data, so that another process finds and recognises the data."""
 
 import os
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ def sparse_step(optimizer: torch.optim.Optimizer, rows: Mapping[nn.Parameter, Te
         occurs[ids] = True
         occurs = occurs.view(-1, *[1] * (parameter.dim() - 1))
         for key, value in _elements(optimizer, parameter).items():
-            # What the first step makes is zero before it.
+            # State that the first step makes is zero before it.
             old = before[parameter].get(key)
             value.copy_(torch.where(occurs, value, 0.0 if old is None else old))
 

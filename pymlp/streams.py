@@ -33,7 +33,7 @@ class BadId(NamedTuple):
     id: int
 
 
-# What `TokenStream.check_digest` has found, by the state of the file.
+# The digests that `TokenStream.check_digest` has found, by the state of the file.
 _DIGESTS: dict[tuple[int, ...], str] = {}
 
 
@@ -54,7 +54,7 @@ class MappedFile:
     sha256: str
 
     def state(self) -> tuple[int, ...] | None:
-        """What changes when the file is written to; None where it is not under its name any more.
+        """A value that changes when the file is written to; None if its name is another's or gone.
 
         Raises:
             ValueError: the file has been cut short, so that reading it would end the process.
@@ -187,7 +187,7 @@ class Examples:
 
     @property
     def targets(self) -> Tensor:
-        """What follows them (N,)."""
+        """The tokens that follow the contexts (N,)."""
         return self._targets
 
     @property
@@ -245,7 +245,7 @@ class Examples:
         return self._copies[device]
 
     def native(self) -> _engine.TrainingData:
-        """What the native engine reads them from; only on the CPU."""
+        """The table that the native engine reads the examples from; only on the CPU."""
         return _engine.TrainingData.table(
             self._tokens.contiguous().long().numpy(), self._targets.contiguous().long().numpy()
         )
@@ -292,7 +292,7 @@ class StreamExamples(Examples):
 
     @property
     def targets(self) -> Tensor:
-        """What follows them (N,) int64, made anew each time."""
+        """The tokens that follow the contexts (N,) int64, made anew each time."""
         return self._targets_of(self.begin, self.end)
 
     @property
@@ -342,7 +342,7 @@ class StreamExamples(Examples):
         return self._copies[device]
 
     def native(self) -> _engine.TrainingData:
-        """What the native engine reads them from; only on the CPU."""
+        """The stream that the native engine reads the examples from; only on the CPU."""
         return _engine.TrainingData.stream(
             self.stream.readable.numpy(), self.begin, self.end, self.stream.reset
         )

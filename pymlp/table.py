@@ -34,7 +34,7 @@ from pymlp.rundir import RunDirectory
 from pymlp.trainer import Trainer
 
 ROWS: dict[str, Neural | Counted] = {row.name: row for row in (*NEURAL_ROWS, *COUNTED_ROWS)}
-# Of the sizes that the configuration has, alone and mixed.
+# Names of the rows with the sizes that the configuration has, alone and mixed.
 OWN, OWN_MIXED = "own", "own mixed"
 MIXTURES = ("fixed", "learned", "binned", "contexts")
 

@@ -41,7 +41,7 @@ class Input(io.RawIOBase):
     """
 
     def __init__(self, file: IO[bytes], name: str | None = None) -> None:
-        # Of a buffered file, as many bytes as there are: a pipe is not waited for.
+        # A buffered file gives as many bytes as there are: a pipe is not waited for.
         read = getattr(file, "read1", None) or getattr(file, "read", None)
         if read is None or isinstance(file, io.TextIOBase):
             raise TypeError(f"expected a path or a file opened for bytes ('rb'), got {file!r}")
@@ -56,7 +56,7 @@ class Input(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        """Of the file, where it has one."""
+        """The descriptor of the file, where it has one."""
         return self._file.fileno()
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
@@ -93,7 +93,7 @@ Readable: TypeAlias = Union[str, "os.PathLike[str]", IO[bytes], Input]
 
 @contextmanager
 def open_input(source: Readable) -> Iterator[Input]:
-    """What a path leads to, or a file that is open for bytes, as an `Input`.
+    """The file at a path, or a file that is open for bytes, as an `Input`.
 
     Raises:
         OSError: the path cannot be opened (FileNotFoundError where there is nothing).
@@ -106,7 +106,7 @@ def open_input(source: Readable) -> Iterator[Input]:
     else:
         with open(source, "rb", buffering=0) as file:
             opened = Input(file, os.fspath(source))
-            # Of /dev/fd/3 and the like, the file behind it.
+            # The real path of /dev/fd/3 and the like is that of the file behind it.
             path = os.path.realpath(source)
             if stat.S_ISREG(os.fstat(file.fileno()).st_mode) and os.path.isfile(path):
                 opened.path = path

@@ -37,7 +37,7 @@ _ALIGNMENT = 64
 
 
 class Prepared(NamedTuple):
-    """What a token file holds.
+    """The contents of a token file, apart from the ids.
 
     Attributes:
         vocabulary: of the ids.
@@ -259,7 +259,7 @@ def _foreign(name: str) -> ValueError:
 
 
 def _parse(name: str, header: bytes) -> Prepared:
-    """What the header says, every value of it checked."""
+    """The contents of the header, every value of it checked."""
     try:
         tables = json.loads(header)
         fields = json.loads(tables["__metadata__"]["pymlp.tokens"])

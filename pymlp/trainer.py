@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ class Trainer:
 
     @property
     def engine(self) -> Engine:
-        """What carries out the steps: `NativeEngine` or another `Engine`."""
+        """The engine that carries out the steps: `NativeEngine` or another `Engine`."""
         return self.stepper.engine
 
     @property
@@ -111,7 +112,7 @@ class Trainer:
 
     @property
     def history(self) -> History:
-        """What has been measured so far."""
+        """The measurements so far."""
         norms = self.stepper.grad_norms
         return History(
             losses=self.stepper.losses[: self.step].clone(),
@@ -167,7 +168,7 @@ class Trainer:
         finally:
             self.callbacks = callbacks
 
-    # What `fit` is made of, for `train_many`, where many models share their steps.
+    # The parts of `fit`, for `train_many`, where many models share their steps.
 
     @property
     def wants_steps(self) -> bool:
@@ -221,7 +222,7 @@ class Trainer:
         """
         if split not in Splits._fields:
             raise ValueError(f"Trainer: split must be train, dev or test, got {split!r}")
-        return evaluate(self.average or self.stepper.engine.model, getattr(self.data, split))
+        return self._mean_loss(getattr(self.data, split))
 
     def _update_average(self) -> None:
         average = self._average
@@ -259,7 +260,10 @@ class Trainer:
         how = self.config.eval_train
         train = evaluated_part(self.data.train, how)
         parts = {"dev": self.data.dev} if train is None else {"train": train, "dev": self.data.dev}
-        losses = {f"{name}_loss": self._mean_loss(name, part) for name, part in parts.items()}
+        losses = {
+            f"{name}_loss": self._mean_loss(part, partial(self._tell_progress, name, len(part)))
+            for name, part in parts.items()
+        }
         if not all(map(math.isfinite, losses.values())):
             raise self._diverged(", ".join(f"{name} is {x}" for name, x in losses.items()))
         record: dict[str, Any] = {"step": self.step} | losses
@@ -273,12 +277,11 @@ class Trainer:
             self._best = Best(result, tensors, record)
         self._record(record)
 
-    def _mean_loss(self, split: str, examples: Examples) -> float:
-        def progress(done: int) -> None:
-            self._tell("on_eval_progress", split, done, len(examples))
-
+    def _mean_loss(
+        self, examples: Examples, progress: Callable[[int], None] | None = None
+    ) -> float:
+        """The loss of the average or the model, in eval mode: layers that users attached have it."""
         model = self.average or self.stepper.engine.model
-        # Layers that users attached may have a mode, such as dropout and batch normalisation.
         training = [module for module in model.modules() if module.training]
         try:
             model.eval()
@@ -286,6 +289,9 @@ class Trainer:
         finally:
             for module in training:
                 module.training = True
+
+    def _tell_progress(self, split: str, total: int, done: int) -> None:
+        self._tell("on_eval_progress", split, done, total)
 
     def _announce(self) -> None:
         """Tell the callbacks what they do not know yet, again where they were interrupted.

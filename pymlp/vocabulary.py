@@ -65,7 +65,7 @@ def _select(counts: Counter[str], min_count: int, vocab_size: int | None) -> lis
 
 
 def _lower_of(separator: str) -> Callable[[str], str]:
-    """What puts a token into lower case: words whole, characters where that is one character."""
+    """The function to lower case: words whole, characters only where that is one character."""
     return str.lower if separator else _lower_character
 
 

@@ -44,7 +44,7 @@ def remez(target: Callable[[mpf], mpf], low: mpf, high: mpf, degree: int) -> tup
 
 
 def alternating_peaks(grid: list[mpf], errors: list[mpf]) -> list[mpf]:
-    """Where the error is largest between one change of its sign and the next."""
+    """The points where the error is largest between one change of its sign and the next."""
     peaks: list[int] = []
     for i, error in enumerate(errors):
         if peaks and (error > 0) == (errors[peaks[-1]] > 0):

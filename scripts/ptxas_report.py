@@ -45,7 +45,7 @@ def nvcc() -> str:
 
 
 def compile_verbosely(source: Path) -> str:
-    """What ptxas prints while one source file is compiled for all architectures."""
+    """The output of ptxas while one source file is compiled for all architectures."""
     targets = ",".join(f"sm_{a}" for a in ARCHITECTURES)
     with tempfile.TemporaryDirectory() as directory:
         command = [nvcc(), "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-fmad=false"]
@@ -71,7 +71,7 @@ def kernel_names(symbols: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of a kernel on one architecture: registers of a thread, bytes of stack and spilled."""
+    """A kernel's figures on one architecture: registers of a thread, bytes of stack and spilled."""
 
     registers: int
     stack: int

@@ -1,5 +1,5 @@
-// What long calls do between two phases: answer Python's signals, whose exceptions end the call,
-// and ask whether to stop.
+// The checkpoint of long calls between two phases: it answers Python's signals, whose exceptions
+// end the call, and asks whether to stop.
 #pragma once
 
 #include <pybind11/pybind11.h>

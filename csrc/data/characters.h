@@ -9,7 +9,7 @@
 
 namespace pymlp::data {
 
-// What `encode` writes for a character that has no id.
+// The value that `encode` writes for a character without an id.
 inline constexpr int32_t kUnknown = -1;
 
 // The distinct code points of UTF-8 text but '\n', ascending.

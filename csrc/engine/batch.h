@@ -10,8 +10,8 @@
 
 namespace pymlp {
 
-// What examples are drawn from: a table, or a stream, whose example n is the token at begin + n
-// after the T tokens before it.
+// The source of examples: a table, or a stream, whose example n is the token at begin + n after
+// the T tokens before it.
 struct TrainingData {
   int64_t N = 0;                     // examples
   const int64_t* tokens = nullptr;   // (N, T); null: the stream is read

@@ -17,7 +17,8 @@ class Candidates {
   // counts (V): occurrences among the targets that batches are drawn from. noise: words a step.
   Candidates(const int64_t* counts, int64_t V, int64_t noise, int64_t batch_size, uint64_t seed);
 
-  // Those of step number `step`: a function of it, the seed and the targets (B), each in [0, V).
+  // Draws the candidates of step number `step`. They depend only on the step, the seed and the
+  // targets (B), each in [0, V).
   void draw(int64_t step, Ids targets);
 
   int64_t vocab_size() const { return static_cast<int64_t>(draws_.size()); }

@@ -1,4 +1,4 @@
-// What the engine knows of a model, and memory to compute in.
+// Sizes and parameters of a model, as the engine knows them, and memory to compute in.
 #pragma once
 
 #include <array>

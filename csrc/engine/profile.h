@@ -1,4 +1,4 @@
-// Where the time of a run goes: seconds and calls of each phase.
+// The profile of a run: seconds and calls of each phase.
 #pragma once
 
 #include <chrono>

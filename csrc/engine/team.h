@@ -41,8 +41,9 @@ class Team final : public Parallel {
     std::atomic<uint64_t> claimed{0};
   };
 
-  // What all threads work on, in one cache line: who sees the number has all of it. The rest is
-  // written only while nobody holds a range, and read by those who do.
+  // The job that all threads work on, in one cache line: a thread that sees its number has all of
+  // it. The other members are written only while no thread holds a range. Threads that hold one
+  // read them.
   struct alignas(64) Job {
     std::atomic<uint64_t> number{0};
     int64_t total = 0;

@@ -20,7 +20,7 @@ struct Optimizer {
                                   // as they are, and so does the optimizer's state of them
 };
 
-// What a step minimises besides the plain cross-entropy of the whole network.
+// Options of a step's objective. The default is the plain cross-entropy of the whole network.
 struct Objective {
   double label_smoothing = 0, z_loss = 0;  // see CrossEntropyOptions
   double dropout = 0;                      // see engine/dropout.h

@@ -69,7 +69,7 @@ struct EmbedLinearTanhGradients {
 
 enum class Reduction : int64_t { none = 0, mean = 1, sum = 2 };
 
-// What F.cross_entropy calls its options, and two of its common extensions.
+// The options of F.cross_entropy, and two common extensions: z_loss and softcap.
 template <class S>
 struct CrossEntropyOptions {
   const S* class_weight = nullptr;  // (V), or null: all ones
@@ -98,7 +98,7 @@ struct LinearCrossEntropy {
   const S* bias = nullptr;    // (V), or null for none
   Ids target;                 // (N)
   CrossEntropyOptions<S> options;
-  // What the gradients are multiplied with: (N) for Reduction::none, else (1); null: ones.
+  // The factors of the gradients: (N) for Reduction::none, else (1); null: ones.
   const Accumulate<S>* grad_output = nullptr;
 };
 
@@ -255,7 +255,7 @@ struct Operators {
   void (*mlp_update)(const MlpUpdate<A>&, const Executor&);
 };
 
-// Those of one instruction set, and what only the CPU's callers ask for.
+// The operators of one instruction set, and kernels that only the CPU's callers ask for.
 template <class S>
 struct Kernels : Operators<S, Parallel> {
   using A = Accumulate<S>;

@@ -49,8 +49,8 @@ class RangeBody {
   alignas(8) char captured_[room];
 };
 
-// Where a phase may be abandoned: between two of its items, before it begins (what it does cannot
-// be taken back), or nowhere (the kernel has gone too far).
+// The points where a phase may be abandoned: between two of its items, before it begins (its work
+// cannot be taken back), or nowhere (the kernel has gone too far).
 enum class Stop { anywhere, before, never };
 
 // One phase of a kernel: `total` items, each about `cost` multiply-adds of work.

@@ -34,7 +34,7 @@ struct Ending {
 
 // Counts of the windows of 1 to `order` tokens that end at each position of a stream.
 //
-// What lies before the stream reads as boundaries. With `reset` a context does not look past a
+// Positions before the stream read as boundaries. With `reset` a context does not look past a
 // boundary: the windows that end at the i-th token of a line have at most i + 1 tokens, of which a
 // boundary is the first. Windows of boundaries alone that lie before the stream are numbered, since
 // they are contexts, and have count 0.

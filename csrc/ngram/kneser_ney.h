@@ -10,7 +10,7 @@
 
 namespace pymlp::ngram {
 
-// What is taken from counts 1, 2 and from 3 up, at [1] to [3]; [0] = 0.
+// The amounts taken from counts 1, 2 and from 3 up, at [1] to [3]; [0] = 0.
 using Discounts = std::array<double, 4>;
 
 // The discounts of one order from the numbers of n-grams of (adjusted) count 1 to 4, at [1] to [4]:

@@ -45,7 +45,8 @@ class Table {
     return static_cast<uint64_t>(context) << 32 | static_cast<uint32_t>(token);
   }
 
-  // Where the key is, or would be put. Half of the slots are free, so there is an end.
+  // The slot of the key, or the one where it would be put. Half of the slots are free, so the
+  // search ends.
   size_t slot_of(uint64_t key) const {
     const size_t mask = slots_.size() - 1;
     size_t slot = mixed(key) & mask;

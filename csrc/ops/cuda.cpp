@@ -7,7 +7,8 @@
 #include "ops/register_ops.h"
 #include "ops/register_training_ops.h"
 
-// Of libtorch_cuda, which a torch for the CPU does not have; nor has it tensors to come here with.
+// Functions of libtorch_cuda, which a torch for the CPU does not have. Such a torch has no CUDA
+// tensors either, so that nothing calls them.
 extern "C" {
 __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t, void**);
 __attribute__((weak)) decltype(aoti_torch_cuda_mm_out) aoti_torch_cuda_mm_out;

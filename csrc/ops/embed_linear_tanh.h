@@ -9,7 +9,7 @@
 
 namespace pymlp {
 
-// What the op calls these arguments in its messages.
+// The names of these arguments in the op's messages.
 struct EmbedLinearTanhNames {
   const char* weight = "weight";
   const char* bias = "bias";

@@ -78,7 +78,7 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
         "Tensor like, Tensor step, int seed, bool hidden, float p, int rows, int columns"
         ") -> Tensor");
 
-  // What CUDA kernels were compiled for, such as "sm_80,sm_90"; empty: there are none.
+  // The architectures of the CUDA kernels, such as "sm_80,sm_90"; empty: there are no kernels.
   m.def("cuda_architectures() -> str");
   // Whether ids on CUDA devices are checked, which waits for the device; returns what was set before.
   m.def("check_ids(bool enabled) -> bool");

@@ -1,4 +1,4 @@
-// What runs CUDA kernels, as a backend of the ops (see cpu.h).
+// The backend of the ops that runs CUDA kernels (see cpu.h).
 #pragma once
 
 #include "kernels/cuda/queue.h"

@@ -1,4 +1,4 @@
-// What every op needs to get from torch tensors to kernels: errors, output tensors, pointers,
+// Helpers that every op needs between torch tensors and kernels: errors, output tensors, pointers,
 // dtypes.
 #pragma once
 

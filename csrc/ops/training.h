@@ -19,7 +19,7 @@ using Tensors = std::vector<Tensor>;
 // embedding, hidden weight and bias, output weight and bias, weight of the direct connections.
 constexpr size_t most_parameters = 6;
 
-// Of a model, as one row of numbers: adamw, momentum, weight_decay, beta1, beta2, eps,
+// The settings of a model as one row of numbers: adamw, momentum, weight_decay, beta1, beta2, eps,
 // max_grad_norm (0: none), decay_biases, and for each of its parameters whether it is trained. A
 // model has the parameters of the training kernel, or direct connections as well.
 struct TrainingSettings {
@@ -51,7 +51,7 @@ inline void check_count(const char* op, const char* what, size_t got, size_t exp
   check(got == expected, "pymlp.", op, ": ", what, " must be ", expected, ", got ", got);
 }
 
-// What is written to or read where it lies.
+// Checks a tensor that is read or written in place.
 inline void check_in_place(const Argument& a) {
   check(a.tensor.is_contiguous(), "pymlp.", a.op, ": ", a.name, " must be contiguous");
 }

@@ -1,4 +1,4 @@
-"""What several commands share: options, output, the data and membership of lines."""
+"""Code that several commands share: options, output, the data and membership of lines."""
 
 from __future__ import annotations
 

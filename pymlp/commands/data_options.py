@@ -56,7 +56,7 @@ _SPLITTING: dict[str, tuple[Any, str]] = {
     ),
 }
 
-# Where nothing is said.
+# The defaults that the help shows.
 _DEFAULTS = {
     "tokens": "char",
     "min_count": "1",
@@ -119,7 +119,7 @@ def opened(source: str) -> Iterator[Input]:
 
 
 def vocabulary_options(command: F) -> F:
-    """What is decided when a text is prepared; each parameter is None where it is not given."""
+    """The options of preparing a text; each parameter is None where it is not given."""
     return _add(command, _VOCABULARY, _DEFAULTS, {})
 
 

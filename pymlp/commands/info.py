@@ -75,7 +75,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _cuda_devices() -> list[str]:
-    """What torch sees, with what decides which kernels run there."""
+    """The CUDA devices that torch sees, with the architecture, which decides what kernels run."""
     devices = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)

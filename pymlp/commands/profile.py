@@ -1,4 +1,4 @@
-"""Where the time of a step went, for `pymlp train --profile`."""
+"""The time that each phase of a step took, for `pymlp train --profile`."""
 
 from __future__ import annotations
 

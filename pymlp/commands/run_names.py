@@ -1,4 +1,4 @@
-"""Where a run goes that is not told: runs/PRESET, runs/PRESET-2, runs/PRESET-3, and so on."""
+"""The default directory of a run: runs/PRESET, runs/PRESET-2, runs/PRESET-3, and so on."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from pymlp.rundir import RunDirectory, check_vacant
 from pymlp.stepper import DivergedError
 from pymlp.trainer import Trainer
 
-# What may be said again, or anew, when a run is resumed.
+# Parameters that may be given, as before or anew, when a run is resumed.
 _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json"}
 
 

@@ -29,7 +29,7 @@ def write_arpa(
     model: _engine.KneserNey,
     tokens: Sequence[str],
 ) -> None:
-    """What `KneserNey.write_arpa` does."""
+    """The implementation of `KneserNey.write_arpa`."""
     if not counts.reset:
         raise ValueError(
             "write_arpa: contexts of this model run across lines, which ARPA files cannot say; "

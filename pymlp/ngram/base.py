@@ -1,4 +1,4 @@
-"""What all n-gram models share: checked token streams, perplexity, single probabilities."""
+"""Code that all n-gram models share: checked token streams, perplexity, single probabilities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ids = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 
-# What is read as a stream: of a split, such as `Dataset.train`, its own part.
+# Types that are read as a stream. A split, such as `Dataset.train`, gives its own part.
 Stream: TypeAlias = ArrayLike | TokenStream | Examples
 
 

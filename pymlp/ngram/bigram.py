@@ -131,7 +131,7 @@ class NeuralBigram(NGramModel):
         return self
 
     def _targets(self, stream: Ids) -> tuple[Tensor, Tensor]:
-        """Of each token v: the share (V,) of pairs that it begins, and what follows it (V, V)."""
+        """The share of pairs that each token begins (V,), the shares of its successors (V, V)."""
         if stream.size == 0:
             raise ValueError("NeuralBigram: there are no tokens to learn from")
         before = np.concatenate([[0], stream[:-1]]).astype(np.int64)

@@ -12,7 +12,7 @@ from pymlp.ngram.base import Stream, checked_ids
 
 
 class Occurrences(NamedTuple):
-    """What training text has of n-grams: arrays (positions, order) int32, column n - 1 for order n.
+    """Counts of n-grams in training text: arrays (positions, order) int32, order n in column n - 1.
 
     Attributes:
         ngrams: occurrences of the n tokens that end at the position.

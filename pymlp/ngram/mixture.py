@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from pymlp.ngram.base import Floats
 from pymlp.ngram.em import maximise, scale
 
-# What bins begin with of equal weights: EM would hardly leave a weight that is almost 0.
+# The share of equal weights in the weights that bins begin with: EM would hardly leave a weight
+# that is almost 0.
 _EQUAL_SHARE = 0.01
 
 

@@ -57,7 +57,7 @@ inline float16 narrow_to(float x, float16*) {
 template <class S>
 constexpr bool is_wide = std::is_same<S, Accumulate<S>>::value;
 
-// Where `widened` puts its result.
+// The array that `widened` returns: the input itself, or the scratch.
 template <class S>
 inline const Accumulate<S>* readable(const S* in, Accumulate<S>* scratch) {
   if constexpr (is_wide<S>) {
@@ -83,7 +83,7 @@ inline int64_t scratch_size(int64_t n) {
   return is_wide<S> ? 0 : n;
 }
 
-// Where to compute an output: in place, or in scratch that `narrow` then rounds into it.
+// The array to compute an output in: its own, or scratch that `narrow` then rounds into it.
 template <class S>
 inline Accumulate<S>* writable(S* out, Accumulate<S>* scratch) {
   if constexpr (is_wide<S>) {

@@ -1,7 +1,7 @@
 // loss = cross_entropy(input, target), row by row. The forward keeps two numbers a row
 // (RowSoftmax); the backward recomputes exp from them, so that no (N, V) array is held in between.
 
-// What both directions need: options, and room to widen a chunk of rows of a 16-bit input.
+// The members that both directions need: options, and room to widen a chunk of 16-bit rows.
 template <class S>
 struct CrossEntropyPass {
   using A = Accumulate<S>;

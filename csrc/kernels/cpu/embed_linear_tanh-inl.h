@@ -20,7 +20,7 @@ struct EmbedLinearTanhPass {
   A* rows;                             // (index.rows(), E), the distinct embedding rows
   BlockedArray<A> weight_transposed;   // (K, H), in the end that of dweight
   BlockedArray<A> table;               // (index.rows(), H): P_t
-  // Of the backward:
+  // Members for the backward:
   SumBlocks blocks;
   BlockedArray<A> G;           // (index.rows(), H), sums of dpre over each row's examples
   BlockedArray<A> block_sums;  // (blocks.count, H)
@@ -117,8 +117,8 @@ struct EmbedLinearTanhPass {
     }
   }
 
-  // What a column block gives to the gradients, after the last scatter there: its columns of
-  // dweight and dbias, and of the products if they are kept by block.
+  // Computes a column block's part of the gradients, after the last scatter there: its columns of
+  // dweight and dbias, and its products if they are kept by block.
   void finish_columns(int64_t block, A* dweight, A* dbias) const {
     const int64_t h0 = columns.begin(block), width = columns.width(block), stride = columns.stride;
     const A* const sums = G[block];
@@ -144,8 +144,8 @@ struct EmbedLinearTanhPass {
     return index.rows() * (products_by_block() ? 2 * E + 1 : E + 1) + K;
   }
 
-  // Where they are smaller than G, the products over the columns of each block are kept by
-  // themselves, else G is multiplied by rows: then finish_embedding still reads the weight.
+  // The products over the columns of each block are kept apart where they are smaller than G.
+  // Otherwise G is multiplied by rows, and finish_embedding still reads the weight.
   bool products_by_block() const { return columns.count * E <= H; }
 
   // After all columns are finished.

@@ -1,4 +1,4 @@
-// What a row's loss and gradient depend on besides the row.
+// The rule of a row's loss and gradient: all that they depend on besides the row.
 
 template <class S>
 struct LossRule {

@@ -84,7 +84,7 @@ struct MlpCrossEntropyKernel {
   }
 
  private:
-  // What backward_columns sets, if there is a chunk.
+  // Sets the gradients to 0 that backward_columns sets if there is a chunk.
   void clear() const {
     fill(dweight, H * first_layer.K, A(0));
     if (dbias) fill(dbias, H, A(0));

@@ -98,7 +98,7 @@ struct MlpUpdatePass {
                  });
   }
 
-  // What a column block owns: its rows of the first layer, its columns of the output weight.
+  // Updates a column block: its rows of the first layer, its columns of the output weight.
   void update_columns(int64_t block, const OptimizerStep& step, A factor) const {
     const MlpUpdate<A>& p = problem;
     const int64_t h0 = blocks.begin(block), width = blocks.width(block), K = p.T * p.E;
@@ -108,7 +108,7 @@ struct MlpUpdatePass {
     update(p.output_weight, step, factor, {output.offset(block), p.V, width, output.ld()});
   }
 
-  // What has no columns: after all columns, when there is no way back.
+  // Updates the parameters without columns, after all columns, when there is no way back.
   void finish(const OptimizerStep& step, A factor, const Parallel& parallel) const {
     const int64_t elements = (problem.V + 1) * problem.E;
     parallel.run({"update", blocks.count, cost(elements), Stop::never},
@@ -119,7 +119,7 @@ struct MlpUpdatePass {
   }
 
  private:
-  // Of a block, given the elements of all.
+  // The cost of a block, given the number of elements of all blocks.
   int64_t cost(int64_t elements) const {
     return divide_up(elements * update_cost(problem.step), blocks.count);
   }

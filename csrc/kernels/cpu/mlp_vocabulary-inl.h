@@ -19,7 +19,7 @@ struct MlpVocabularyKernel {
   GatheredLayer<S> first_layer;
   A *weight_scratch, *direct_scratch, *bias_scratch, *class_weight_scratch;
   A* losses;  // (N)
-  // Where gradients are computed: the caller's arrays, or scratch for 16-bit types.
+  // The arrays that gradients are computed in: the caller's, or scratch for 16-bit types.
   A *dembedding, *dweight, *dbias, *doutput_weight, *ddirect, *doutput_bias;
 
   MlpVocabularyKernel(Workspace& workspace, const MlpCrossEntropy<S>& p, bool gradients)
@@ -168,7 +168,7 @@ struct MlpVocabularyKernel {
     if (dbias) finish(dbias, H, factor, d.hidden.bias);
   }
 
-  // What is set by the first chunk, if there is one.
+  // Sets the gradients to 0 that the first chunk sets if there is one.
   void clear(const Gradients& d) const {
     fill(dweight, H * K, A(0));
     if (dbias) fill(dbias, H, A(0));

@@ -78,7 +78,7 @@ struct SoftmaxLoss {
 
   A weight_of(int64_t target) const { return class_weight ? class_weight[target] : A(1); }
 
-  // Of all classes [begin, end).
+  // The sum of the weights of classes [begin, end).
   double weight_of(int64_t begin, int64_t end) const {
     if (!class_weight) return double(end - begin);
     double total = 0;

@@ -59,7 +59,7 @@ struct ColumnView {
   int64_t rows;
   bool in_blocks;
 
-  // Where a block's columns begin; its rows are `ld` apart.
+  // The address of a block's first column; its rows are `ld` apart.
   A* operator[](int64_t block) const { return data + offset(block); }
   int64_t offset(int64_t block) const {
     return in_blocks ? block * rows * columns.stride : columns.begin(block);
@@ -68,7 +68,7 @@ struct ColumnView {
   int64_t size() const { return rows * (in_blocks ? columns.count * columns.stride : columns.H); }
 };
 
-// What one thread does while the others wait.
+// Work of one thread while the others wait.
 template <class Body>
 inline void alone(const Parallel& parallel, const char* phase, Stop stop, const Body& body) {
   parallel.run({phase, 1, 0, stop}, [&](int64_t, int64_t) { body(); });

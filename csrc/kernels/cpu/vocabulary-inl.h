@@ -261,7 +261,7 @@ struct VocabularyPass {
           return constant(loss.weight_of(tile.v0 + v)) * (top - load(x + v * rows + i, lanes));
         });
         below = fma(constant(tile.weight), higher - top, below);
-        // Of a block's first tile there are no weights before, and `before` is the lowest there is.
+        // A block's first tile has no weights before it, and `before` is the lowest number.
         const Vec<A> earlier =
             tile.before != 0 ? constant(tile.before) * (higher - before) : constant(A(0));
         store(spread_at, load(spread_at, lanes) + earlier + below, lanes);

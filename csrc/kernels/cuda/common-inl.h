@@ -1,4 +1,4 @@
-// What all kernels share: sizes, ids, the types that arithmetic is done in, and sums over the
+// Code that all kernels share: sizes, ids, the types that arithmetic is done in, and sums over the
 // threads of a block.
 #pragma once
 

@@ -193,7 +193,7 @@ struct LinearCrossEntropyPass {
     bias_sum = {workspace, 1, p.V};
   }
 
-  // What all gradients are multiplied with at the end; known after `run`.
+  // The factor of all gradients, which is multiplied in at the end; known after `run`.
   const A* common_scale() const { return &scalars.scalars->common_scale; }
 
   // gradients: or null. factor, input_factor: what dweight and dbias, and dinput, are multiplied

@@ -1,4 +1,4 @@
-// Where the kernels of each storage type come from: <type>.cu.
+// The kernels of each storage type, which <type>.cu instantiates.
 #pragma once
 
 #include "kernels/cuda/queue.h"

@@ -1,4 +1,4 @@
-// What a block keeps in shared memory as far as there is room.
+// Arrays that a block keeps in shared memory as far as there is room.
 #pragma once
 
 #include "kernels/cuda/training_products-inl.h"

@@ -1,5 +1,5 @@
-// Where CUDA kernels are launched, and who multiplies large matrices for them. Includes nothing of
-// CUDA, so that any host compiler can call the kernels.
+// The queue in which CUDA kernels are launched, and which multiplies large matrices for them. This
+// header includes nothing of CUDA, so that any host compiler can call the kernels.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,7 @@ class Queue {
 
   virtual void matmul(const Matmul&) const = 0;
 
-  // Of a launch: a cudaError_t, 0 for success.
+  // Records the result of a launch or of its preparation: a cudaError_t, 0 for success.
   void record(int error) const {
     if (error_ == 0) error_ = error;
   }
@@ -65,7 +65,7 @@ class Queue {
   mutable int error_ = 0;
 };
 
-// What an error means.
+// The meaning of an error.
 const char* cuda_error_text(int error);
 
 // The kernels of CUDA devices.

@@ -13,9 +13,9 @@ struct RowSoftmax {
   A maximum, sum;
 };
 
-// What kernels leave on the device for those after them. The gradients' common factor is multiplied
-// into them last: it is small for large batches, and would turn many dlogits into subnormal numbers
-// and those of float16 into zeros.
+// Scalars that kernels leave on the device for later kernels. The common factor is multiplied into
+// the gradients last, because it is small for large batches. Earlier, it would turn many dlogits
+// into subnormal numbers, and those of float16 into zeros.
 template <class A>
 struct Scalars {
   double normalizer;   // what the sum of losses is divided by
@@ -147,7 +147,7 @@ PYMLP_DEVICE RowSoftmax<A> row_softmax(Thread& t, Shared<A> scratch, const Logit
   const A row_maximum = group_max<lanes>(t, scratch, maximum);
   if (maximum < row_maximum) sum *= exp_of(maximum - row_maximum);
   const A row_sum = group_sum<lanes>(t, scratch, sum);
-  // Of a row of -inf the softmax is undefined.
+  // The softmax of a row of -inf is undefined.
   return {row_maximum, row_maximum == -infinity<A>() ? not_a_number<A>() : row_sum};
 }
 
@@ -181,13 +181,14 @@ struct SoftmaxLoss {
 
   PYMLP_DEVICE A weight_of(int64_t v) const { return class_weight ? widen(class_weight[v]) : A(1); }
 
-  // What a target adds to the normaliser.
+  // The weight that a target adds to the normaliser.
   PYMLP_DEVICE A weight_of_target(int64_t id) const {
     if (id == ignore_index) return 0;
     return in_range(id) ? weight_of(id) : not_a_number<A>();
   }
 
-  // Of the row with target `id`, which need not be in range; by the threads that share the row.
+  // The loss of the row with target `id`, which need not be in range; computed by the threads that
+  // share the row.
   template <int lanes, class Logits>
   PYMLP_DEVICE A loss(Thread& t, Shared<A> scratch, const Logits& logits, RowSoftmax<A> row,
                       int64_t id) const {

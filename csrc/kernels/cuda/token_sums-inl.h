@@ -131,7 +131,7 @@ struct TokenTables {
 
 // --- many tokens: a block a token ----------------------------------------------------------------
 
-// Where each token occurs first and last among the `count` ids.
+// The places of a token's first and last occurrence among the `count` ids.
 struct Occurrences {
   int64_t first, last;
 };

@@ -7,7 +7,7 @@
 namespace pymlp {
 namespace cuda {
 
-// What a block of rows adds up to.
+// The sums over a block of rows.
 struct Totals {
   double loss, weight;  // weight: Σ w_target over the tokens that count
 };
@@ -21,7 +21,7 @@ PYMLP_DEVICE Totals block_totals(Thread& t, Totals mine) {
 
 constexpr int64_t totals_shared_bytes(int threads) { return threads / warp_size * 8; }
 
-// What the sum of losses is divided by.
+// The divisor of the sum of losses.
 PYMLP_DEVICE double normalizer_of(Reduction reduction, double weight) {
   return reduction == Reduction::mean ? weight : 1;
 }
@@ -90,7 +90,7 @@ struct LossOutput {
 
 // --- Scalars -------------------------------------------------------------------------------------
 
-// Where grad_output and the mean's normaliser go: into the gradient of each row, or into a factor
+// The place of grad_output and the mean's normaliser: in the gradient of each row, or in a factor
 // for the end.
 enum class ScaleAt { rows, end };
 

@@ -14,7 +14,7 @@
 namespace pymlp {
 namespace cuda {
 
-// What one thread does in the phases of a step.
+// The work of one thread in the phases of a step.
 template <class A>
 class TrainingBlock {
  public:
@@ -332,7 +332,8 @@ class TrainingBlock {
     }
   }
 
-  // What a tile of a weight's gradient is for. owner(i, j): the parameter, or -1.
+  // Keeps a tile of a weight's gradient if the norm is wanted, else updates its parameters.
+  // owner(i, j): the parameter, or -1.
   template <class Tile, class Owner>
   PYMLP_DEVICE void update_rows(const UpdateRule<A>& rule, const Tile& tile, int begin,
                                 const Owner& owner) const {
@@ -371,7 +372,7 @@ class TrainingBlock {
     if (states > 1) second.store(at, w);
   }
 
-  // Where all gradients are kept: padding and what is frozen have 0.
+  // The update from all gradients, which are kept: those of padding and frozen parameters are 0.
   PYMLP_DEVICE void clip_and_update(int64_t k) const {
     double squares = 0;
     for (int i = t.thread; i < l.parameters; i += t.threads) {

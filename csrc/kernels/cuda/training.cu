@@ -40,8 +40,8 @@ struct CountStep {
   }
 };
 
-// What does not have to be in shared memory is, as long as there is room: the state first, which is
-// read and written at every step.
+// State and gradients do not have to be in shared memory, but are as long as there is room. The
+// state comes first, since it is read and written at every step.
 template <class A>
 int64_t place(TrainingModel<A>& m, int64_t most, Workspace& workspace) {
   int64_t bytes = least_shared_bytes<A>(m.sizes);

@@ -15,7 +15,7 @@
 
 namespace pymlp {
 
-// What an update needs that differs from step to step.
+// The numbers of an update that differ from step to step.
 template <class A>
 struct StepRates {
   A minus_rate = 0;       // SGD: -lr; AdamW: -lr / (1 - beta1^step)

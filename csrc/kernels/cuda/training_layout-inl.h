@@ -1,4 +1,4 @@
-// Where the arrays of a model lie while a block trains it.
+// The places of a model's arrays while a block trains it.
 //
 // Rows are padded so that lanes which read 16 bytes each from rows one below the other hit
 // different banks, and padding is zero, so that products need no limits. Biases are the last column
@@ -49,7 +49,7 @@ struct TrainingLayout {
   PYMLP_HOST_DEVICE int dlogits() const { return rows * row_v; }
   PYMLP_HOST_DEVICE int ids() const { return z.B * (z.T + 1); }  // tokens, then targets
 
-  // What a block needs without state and gradients. In 64 bits: sizes may be any.
+  // The bytes that a block needs without state and gradients. In 64 bits: sizes may be any.
   template <class A>
   static int64_t shared_bytes(const TrainingSizes& sizes, int warps) {
     constexpr int64_t too_many = int64_t(1) << 20;  // elements of one array; beyond any device
