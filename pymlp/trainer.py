@@ -280,7 +280,7 @@ class Trainer:
     def _mean_loss(
         self, examples: Examples, progress: Callable[[int], None] | None = None
     ) -> float:
-        """The loss of the average or the model, in eval mode: layers that users attached have it."""
+        """The loss of the average or the model, in eval mode, which attached layers may have."""
         model = self.average or self.stepper.engine.model
         training = [module for module in model.modules() if module.training]
         try:
