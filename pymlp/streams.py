@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pymlp import _engine
+from pymlp.arguments import to_int
 
 # Tokens looked at in one piece: a stream may be larger than memory.
 _TOKENS_AT_ONCE = 2**22
@@ -269,12 +270,12 @@ class StreamExamples(Examples):
         begin, end: the positions that are examples.
 
     Raises:
+        TypeError: ``block_size`` is not an int.
         ValueError: ``block_size`` is below 1, or not 0 <= begin <= end <= len(stream).
     """
 
     def __init__(self, stream: TokenStream, block_size: int, begin: int, end: int) -> None:
-        if block_size < 1:
-            raise ValueError(f"examples: block_size must be at least 1, got {block_size}")
+        self._block_size = to_int("examples", "block_size", block_size, 1)
         if not 0 <= begin <= end <= len(stream):
             raise ValueError(
                 f"examples: positions must ascend within 0 to {len(stream)}, got {begin} to {end}"
@@ -282,7 +283,6 @@ class StreamExamples(Examples):
         self.stream = stream
         self.begin = begin
         self.end = end
-        self._block_size = block_size
         self._copies: dict[torch.device, Examples] = {}
 
     @property

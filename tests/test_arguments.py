@@ -20,6 +20,8 @@ from pymlp import (
 )
 from pymlp.arguments import to_bool, to_choice, to_float, to_int
 from pymlp.data import DataConfig, Dataset, names
+from pymlp.data import load as load_data
+from pymlp.lines import NAMES
 
 DATA = Dataset.from_lines(names()[:60])
 
@@ -105,3 +107,18 @@ def test_other_kinds():
             to_choice("f", "c", value, ("a", "b"))
     with pytest.raises(TypeError, match="steps must be an int, got None"):
         TrainConfig(steps=None)
+
+
+@pytest.mark.parametrize("size", [3.0, "3", True, 0, -1, 10**30])
+def test_a_context_length_is_refused_where_it_is_given(size):
+    calls = [
+        lambda: Dataset(DATA.stream, DATA.ends, DATA.vocabulary, size),
+        lambda: Dataset.from_lines(["ab"] * 20, size),
+        lambda: Dataset.from_splits(DATA.lines, DATA.vocabulary, size),
+        lambda: load_data(NAMES, size),
+        lambda: DATA.stream.examples(size),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match=r"^\w+: block_size must be .+, got .+$"):
+            call()
+    assert type(load_data(NAMES, np.int64(2)).block_size) is int
