@@ -22,6 +22,15 @@ from pymlp.arguments import to_bool, to_choice, to_float, to_int
 from pymlp.data import DataConfig, Dataset, names
 from pymlp.data import load as load_data
 from pymlp.lines import NAMES
+from pymlp.ngram import (
+    Bigram,
+    Cache,
+    DeletedInterpolation,
+    KneserNey,
+    Mixture,
+    NeuralBigram,
+    NGramCounts,
+)
 
 DATA = Dataset.from_lines(names()[:60])
 
@@ -122,3 +131,40 @@ def test_a_context_length_is_refused_where_it_is_given(size):
         with pytest.raises((TypeError, ValueError), match=r"^\w+: block_size must be .+, got .+$"):
             call()
     assert type(load_data(NAMES, np.int64(2)).block_size) is int
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("order", lambda n: KneserNey(n, 27)),
+        ("order", lambda n: DeletedInterpolation(n, 27)),
+        ("order", lambda n: NGramCounts([0, 1], n, 27)),
+        ("vocab_size", lambda n: KneserNey(3, n)),
+        ("vocab_size", lambda n: DeletedInterpolation(3, n)),
+        ("vocab_size", lambda n: NGramCounts([0, 0], 3, n)),
+        ("vocab_size", Bigram),
+        ("vocab_size", NeuralBigram),
+        ("vocab_size", Cache),
+        ("window", lambda n: Cache(27, n)),
+        ("steps", lambda n: NeuralBigram(27, steps=n)),
+        ("seed", lambda n: NeuralBigram(27, seed=n if n else None)),
+        ("max_bytes", lambda n: NeuralBigram(27, max_bytes=n or None)),
+    ],
+)
+def test_ngram_models_check_their_counts_when_they_are_made(name, make):
+    for value in (2.5, "3", None, True, 0, 10**30):
+        if (name, value) != ("steps", 0):
+            with pytest.raises((TypeError, ValueError), match=rf"^\w+: {name} must be .+, got .+$"):
+                make(value)
+
+
+def test_ngram_models_show_their_settings():
+    assert repr(KneserNey(np.int64(3), 27)) == "KneserNey(order=3, vocab_size=27, reset=True)"
+    assert repr(Bigram(27, np.float32(0.5))) == "Bigram(vocab_size=27, k=0.5)"
+    assert repr(Mixture("binned", prior=2)) == "Mixture(kind='binned', prior=2.0)"
+
+
+@pytest.mark.parametrize("bins", [np.array([0, 2**62]), np.array([0, 2**63], np.uint64)])
+def test_bins_that_no_memory_holds_are_refused(bins):
+    with pytest.raises(ValueError, match=rf"^Mixture: bins must be below .*, got {bins[1]}: "):
+        Mixture("binned").fit([np.zeros(2), np.zeros(2)], bins)
