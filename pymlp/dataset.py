@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -96,6 +96,11 @@ class Dataset:
             TypeError, ValueError: as `from_lines`.
         """
         block_size = to_int("Dataset", "block_size", block_size, 1)
+        if not isinstance(splits, Sequence) or isinstance(splits, str) or len(splits) != 3:
+            raise TypeError(
+                "Dataset: splits must be three lists of lines, train, dev and test, got "
+                f"{repr(splits)[:40]}"
+            )
         parts = [learned_lines(part, "Dataset") for part in splits]
         stream = encode_known(chain.from_iterable(parts), vocabulary)
         ends, end = [], 0

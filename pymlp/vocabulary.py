@@ -29,6 +29,7 @@ def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
 
     Raises:
         TypeError: a line is not a str.
+        ValueError: a line holds a lone surrogate; lines are counted from 1.
     """
     try:
         text = "\n".join(lines)  # type: ignore[arg-type]
@@ -37,7 +38,14 @@ def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
             f"a vocabulary of characters needs lines of type str ({error}); "
             "Vocabulary.words makes a vocabulary for lists of words"
         ) from None
-    return text.encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} holds {text[error.start]!r}, a lone surrogate, which is no text: read "
+            "the file as UTF-8, without errors='surrogateescape'"
+        ) from None
 
 
 def _words_of(line: Sequence[str]) -> Sequence[str]:
@@ -120,6 +128,10 @@ class Vocabulary:
             raise ValueError(f"Vocabulary: unknown must be one of the words, got {self.unknown!r}")
 
     def _check_types(self) -> None:
+        if not isinstance(self.tokens, tuple):
+            raise TypeError(
+                f"Vocabulary: tokens must be a tuple of str, got a {type(self.tokens).__name__}"
+            )
         wrong = next((token for token in self.tokens if not isinstance(token, str)), None)
         if wrong is not None:
             raise TypeError(f"Vocabulary: tokens must be of type str, got {wrong!r:.40}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from os import PathLike
 
 from pymlp import _engine
@@ -93,7 +93,7 @@ class KneserNey(NGramModel):
         stream = checked_ids(ids, self.vocab_size)
         return native.log_probs(stream, begin, len(stream) if end is None else end)
 
-    def write_arpa(self, path: str | PathLike[str], tokens: Sequence[str]) -> None:
+    def write_arpa(self, path: str | PathLike[str], tokens: Iterable[str]) -> None:
         """Write the model as an ARPA file, which KenLM, SRILM and others read.
 
         The file is replaced atomically. Boundaries are `<s>` in contexts and `</s>` where they are
