@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ CHARACTER_BOUNDARY = "."
 WORD_BOUNDARY = "</s>"
 UNKNOWN_WORD = "<unk>"
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
     """The lines in UTF-8, separated by line feeds.
@@ -42,10 +45,14 @@ def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         line = text.count("\n", 0, error.start) + 1
-        raise ValueError(
-            f"line {line} holds {text[error.start]!r}, a lone surrogate, which is no text: read "
-            "the file as UTF-8, without errors='surrogateescape'"
-        ) from None
+        raise _surrogate_error(line, text[error.start]) from None
+
+
+def _surrogate_error(line: int, character: str) -> ValueError:
+    return ValueError(
+        f"line {line} holds {character!r}, a lone surrogate, which is no text: read the file as "
+        "UTF-8, without errors='surrogateescape'"
+    )
 
 
 def _words_of(line: Sequence[str]) -> Sequence[str]:
@@ -163,10 +170,14 @@ class Vocabulary:
 
         Raises:
             TypeError: as `pymlp.lines.as_lines`.
-            ValueError: as `from_counts`.
+            ValueError: as `from_counts`, or a line holds a lone surrogate.
         """
         listed = as_lines(lines, "Vocabulary.words")
         counts = Counter(chain.from_iterable(map(_words_of, listed)))
+        found = _SURROGATE.search(" ".join(counts))
+        if found is not None:
+            at = next(i for i, line in enumerate(listed, 1) if _SURROGATE.search(" ".join(line)))
+            raise _surrogate_error(at, found[0])
         return cls.from_counts(
             list(counts),
             list(counts.values()),

@@ -201,6 +201,7 @@ ONE = RunConfig(steps=1)
             ValueError,
             r"line 2 holds '.udc80', a lone",
         ),
+        (lambda: Dataset.from_lines([["b"], ["a\udc80"]]), ValueError, r"line 2 holds '.udc80'"),
         (lambda: RunConfig.from_preset("lecture", block_size=4), TypeError, "is the data's"),
         (lambda: RunConfig.from_preset("lecture", stepz=4), TypeError, "no field 'stepz'; fields"),
         (lambda: pymlp.load(None), TypeError, "load: directory must be a path, got None"),
