@@ -58,16 +58,62 @@ def check_described(config: TrainConfig, data: Dataset) -> None:
             )
 
 
+def check_dataset(caller: str, data: object) -> None:
+    """Raise TypeError unless ``data`` is a `pymlp.data.Dataset`; ``caller`` begins the message."""
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"{caller}: the data must be a pymlp.data.Dataset, got {type(data).__name__}: make one "
+            "with Dataset.from_lines(lines) or pymlp.data.load(path)"
+        )
+
+
+def checked_config(config: TrainConfig | None) -> TrainConfig:
+    """The config of a `Trainer`, ``TrainConfig()`` for None; TypeError for what is none."""
+    if config is None:
+        return TrainConfig()
+    if not isinstance(config, TrainConfig):
+        raise TypeError(
+            f"Trainer: config must be a pymlp.TrainConfig or None, got {type(config).__name__}: "
+            "make one, such as TrainConfig(steps=1000)"
+        )
+    return config
+
+
+def checked_device(caller: str, device: str | torch.device) -> torch.device:
+    """The device, which is there.
+
+    Raises:
+        TypeError: it is neither a str nor a `torch.device`.
+        ValueError: PyTorch knows no such device, or this machine has none.
+    """
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"{caller}: device must be a str or a torch.device, got {device!r:.40}")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"{caller}: device must be one that PyTorch knows, such as 'cpu' or 'cuda', "
+            f"got {device!r:.40}"
+        ) from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"{caller}: device {str(found)!r} is not there: PyTorch finds "
+            f"{torch.cuda.device_count()} CUDA devices: use device='cpu'"
+        )
+    return found
+
+
 def check_fit(model: MLP, data: Dataset) -> None:
     """Check that a `Trainer` can train ``model`` on ``data``.
 
     Raises:
-        TypeError: the model is no MLP.
+        TypeError: the model is no MLP, or the data are no `Dataset`.
         ValueError: model and data do not fit together, or data hold what they must not.
         RuntimeError: the process is one of several of torch.distributed, or in
             `torch.inference_mode`, or the model was made there.
     """
     check_model("Trainer", model)
+    check_dataset("Trainer", data)
     _check_alone()
     if torch.is_inference_mode_enabled() or any(p.is_inference() for p in model.parameters()):
         raise RuntimeError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, NamedTuple
 
+from pymlp.arguments import to_int
 from pymlp.encoding import decode, encode_known
 from pymlp.lines import SPLIT_SEED, Line, Report, Splits, learned_lines, report, split
 from pymlp.streams import Examples, TokenStream
@@ -36,7 +37,8 @@ class Dataset:
         origin: what `pymlp.data.load` made it from, the fields of a `DataConfig` and ``source``.
 
     Raises:
-        ValueError: the ends do not ascend within the stream.
+        TypeError: ``block_size`` is not an int.
+        ValueError: ``block_size`` is below 1, or the ends do not ascend within the stream.
     """
 
     stream: TokenStream
@@ -47,6 +49,7 @@ class Dataset:
     origin: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "block_size", to_int("Dataset", "block_size", self.block_size, 1))
         if not 0 <= self.ends.train <= self.ends.dev <= self.ends.test <= len(self.stream):
             raise ValueError(
                 f"Dataset: the splits must end in order within the stream of {len(self.stream)} "
@@ -75,6 +78,7 @@ class Dataset:
             ValueError: there are no lines, a line holds a line break or a token that is not in the
                 vocabulary; lines are counted from 1 in the order of the splits.
         """
+        block_size = to_int("Dataset", "block_size", block_size, 1)
         given = learned_lines(lines, "Dataset")
         if not given:
             raise ValueError("Dataset: there are no lines to learn from")
@@ -91,6 +95,12 @@ class Dataset:
         Raises:
             TypeError, ValueError: as `from_lines`.
         """
+        block_size = to_int("Dataset", "block_size", block_size, 1)
+        if not isinstance(splits, Sequence) or isinstance(splits, str) or len(splits) != 3:
+            raise TypeError(
+                "Dataset: splits must be three lists of lines, train, dev and test, got "
+                f"{repr(splits)[:40]}"
+            )
         parts = [learned_lines(part, "Dataset") for part in splits]
         stream = encode_known(chain.from_iterable(parts), vocabulary)
         ends, end = [], 0

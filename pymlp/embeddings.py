@@ -67,6 +67,8 @@ def nearest(
     rows = torch.nn.functional.normalize(model.embedding(ids).double(), dim=1)
     if isinstance(tokens, str):
         return _neighbours(rows, vocabulary, _row(vocabulary, tokens), k)
+    if not isinstance(tokens, Iterable):
+        raise TypeError(f"nearest: tokens must be a str or a list of str, got {tokens!r:.40}")
     wanted = [_row(vocabulary, token) for token in tokens]
     return [_neighbours(rows, vocabulary, row, k) for row in wanted]
 

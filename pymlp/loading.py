@@ -153,10 +153,13 @@ def load(
 
     Raises:
         OSError: the file cannot be read.
-        TypeError: a source is neither a path nor a file open for bytes.
-        ValueError: the text is empty, not UTF-8 or damaged gzip, a table, or shorter than the split
-            wants; a token file is cut short, or prepared otherwise than ``config`` says.
+        TypeError: a source is neither a path nor a file open for bytes, or ``block_size`` is not
+            an int.
+        ValueError: ``block_size`` is below 1; the text is empty, not UTF-8 or damaged gzip, a
+            table, or shorter than the split wants; a token file is cut short, or prepared otherwise
+            than ``config`` says.
     """
+    block_size = to_int("load", "block_size", block_size, 1)
     config = _with_files(config or DataConfig(), dev, test)
     with ExitStack() as stack:
         given = {"source": path, "dev": dev, "test": test}

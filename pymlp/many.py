@@ -13,7 +13,7 @@ import torch
 
 from pymlp import device_engine
 from pymlp.arguments import to_int
-from pymlp.checks import check_fit
+from pymlp.checks import check_dataset, check_fit, checked_device
 from pymlp.data import Dataset
 from pymlp.device_engine import DeviceEngine, run_together
 from pymlp.native import NativeEngine
@@ -90,8 +90,9 @@ def train_many(
         K results, in the order of ``configs``.
 
     Raises:
-        TypeError: a config is not a `RunConfig`, or ``workers`` is not an int.
-        ValueError: there is no config, ``workers`` is less than 1, or a split of ``data`` is empty.
+        TypeError: an argument is of another type.
+        ValueError: there is no config or no such device, ``workers`` is less than 1, or a split of
+            ``data`` is empty.
         TrainingInterrupted: on Ctrl-C, a KeyboardInterrupt with the ``results`` so far. Models stop
             within a step; one that is being evaluated stops after it.
 
@@ -102,11 +103,19 @@ def train_many(
         >>> results = pymlp.train_many([replace(base, lr=lr) for lr in rates], data)
         >>> print(results.by_dev_loss())
     """
+    if isinstance(configs, RunConfig) or not isinstance(configs, Iterable):
+        given = type(configs).__name__
+        raise TypeError(f"train_many: configs must be a list of RunConfig, got a {given}")
     configs = list(configs)
     _check(configs)
+    check_dataset("train_many", data)
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise TypeError(
+            f"train_many: progress must be True, False, None or a function, got {progress!r:.40}"
+        )
     workers = torch.get_num_threads() if workers is None else workers
     workers = to_int("train_many", "workers", workers, 1)
-    device = torch.device(device)
+    device = checked_device("train_many", device)
     runs = [_Run(config, data, device) for config in configs]
     check_fit(runs[0].model, data)
     train = _on_device if device.type in device_engine.DEVICES else _on_cores

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import dataclass
 
 import torch
@@ -211,6 +210,11 @@ def _torch_init(model: reference.MLP, seed: int) -> None:
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
+def _checked_seed(owner: str, seed: int) -> int:
+    """A seed in the range of `torch.Generator.manual_seed`."""
+    return to_int(owner, "seed", seed, -(2**63), most=2**64 - 1)
+
+
 @torch.no_grad()
 def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
     """Overwrite all parameters, in place, with the lecture's own starting point.
@@ -220,7 +224,7 @@ def lecture_init(model: MLP | reference.MLP, seed: int = LECTURE_SEED) -> None:
     torch.nn's layout. Direct connections, which the lecture has not, begin at 0. The global
     generator is not touched.
     """
-    generator = torch.Generator("cpu").manual_seed(operator.index(seed))
+    generator = torch.Generator("cpu").manual_seed(_checked_seed("lecture_init", seed))
     parameters = (
         model.embedding.weight,
         model.hidden.weight.T,
@@ -251,7 +255,7 @@ def scaled_init(model: MLP | reference.MLP, seed: int, counts: Tensor | None = N
         seed: of a generator of its own, on the CPU; the global one is not touched.
         counts: (V,), how often each token occurs; None is never.
     """
-    generator = torch.Generator("cpu").manual_seed(operator.index(seed))
+    generator = torch.Generator("cpu").manual_seed(_checked_seed("scaled_init", seed))
     sizes = model.config
 
     def draw(parameter: Tensor, deviation: float) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from pymlp.arguments import to_choice
 from pymlp.callbacks import Callback
+from pymlp.checks import check_dataset, checked_device
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset
 from pymlp.model import INITS, MLP, MLPConfig, seeded_model
@@ -82,6 +83,17 @@ class RunConfig(TrainConfig):
             >>> config = pymlp.RunConfig.from_preset("lecture", steps=50_000)
             >>> history = config.trainer(data).fit()
         """
+        unknown = sorted(changes.keys() - {field.name for field in fields(cls)})
+        if "block_size" in unknown:
+            raise TypeError(
+                "RunConfig: block_size is the data's: give it to pymlp.data.load or "
+                "Dataset.from_lines"
+            )
+        if unknown:
+            raise TypeError(
+                f"RunConfig: there is no field {unknown[0]!r}; fields are "
+                f"{', '.join(field.name for field in fields(cls))}"
+            )
         preset = PRESETS[to_choice("RunConfig", "preset", name, list(PRESETS))]
         sizes = {name: size for name, size in preset.model.items() if name != "block_size"}
         return cls(**{**sizes, **preset.train, "init": preset.init, **changes})
@@ -94,10 +106,12 @@ class RunConfig(TrainConfig):
         device: str | torch.device = "cpu",
     ) -> Trainer:
         """The trainer of this model alone; `train_many` gives the same bits."""
+        device = checked_device("RunConfig.trainer", device)
         return Trainer(self.build_model(data).to(device), data, self.train_config(), callbacks)
 
     def build_model(self, data: Dataset) -> MLP:
         """The model as it is before the first step; torch's global generator stays as it is."""
+        check_dataset("RunConfig", data)
         sizes = self._sizes(len(data.vocabulary), data.block_size)
         counts = data.train.counts(len(data.vocabulary)) if self.init == "unigram" else None
         model = seeded_model(sizes, self.seed, self.init, counts)

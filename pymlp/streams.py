@@ -11,15 +11,19 @@ from __future__ import annotations
 import hashlib
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pymlp import _engine
+from pymlp.arguments import to_int
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Tokens looked at in one piece: a stream may be larger than memory.
 _TOKENS_AT_ONCE = 2**22
@@ -202,17 +206,26 @@ class Examples:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self):,} examples, block_size {self.block_size})"
 
-    def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor]:
+    def __getitem__(
+        self, index: int | slice | Tensor | Sequence[int] | NDArray[np.integer]
+    ) -> tuple[Tensor, Tensor]:
         """One example, tokens (T,) and target (); or several, (N, T) and (N,).
 
         Args:
-            index: from -N to N - 1; a slice; or a tensor of indices from 0, as for `take`.
+            index: from -N to N - 1; a slice; or a tensor, list or array of indices from 0, as
+                for `take`.
 
         Raises:
+            TypeError: the indices are no whole numbers.
             IndexError: there is no such example.
         """
         if isinstance(index, Tensor) and index.dim() > 0:
             return self.take(index)
+        if isinstance(index, (list, np.ndarray)) and np.ndim(index) > 0:
+            rows = np.asarray(index, np.int64 if len(index) == 0 else None)
+            if rows.dtype.kind not in "iu":
+                raise TypeError(f"examples: indices must be integers, got {rows.dtype}")
+            return self.take(torch.from_numpy(rows.astype(np.int64)))
         n = len(self)
         if isinstance(index, slice):
             return self.take(torch.arange(n, device="cpu")[index])
@@ -225,7 +238,7 @@ class Examples:
         """The examples with these indices (...): tokens (..., T) and targets (...)."""
         # index_select is cheaper than indexing, and starts no threads for a few rows.
         rows = indices.flatten().to(self._targets.device)
-        tokens = self._tokens.index_select(0, rows).view(*indices.shape, -1)
+        tokens = self._tokens.index_select(0, rows).view(*indices.shape, self.block_size)
         return tokens, self._targets.index_select(0, rows).view(indices.shape)
 
     def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -269,12 +282,12 @@ class StreamExamples(Examples):
         begin, end: the positions that are examples.
 
     Raises:
+        TypeError: ``block_size`` is not an int.
         ValueError: ``block_size`` is below 1, or not 0 <= begin <= end <= len(stream).
     """
 
     def __init__(self, stream: TokenStream, block_size: int, begin: int, end: int) -> None:
-        if block_size < 1:
-            raise ValueError(f"examples: block_size must be at least 1, got {block_size}")
+        self._block_size = to_int("examples", "block_size", block_size, 1)
         if not 0 <= begin <= end <= len(stream):
             raise ValueError(
                 f"examples: positions must ascend within 0 to {len(stream)}, got {begin} to {end}"
@@ -282,7 +295,6 @@ class StreamExamples(Examples):
         self.stream = stream
         self.begin = begin
         self.end = end
-        self._block_size = block_size
         self._copies: dict[torch.device, Examples] = {}
 
     @property
@@ -315,7 +327,9 @@ class StreamExamples(Examples):
             self.block_size,
         )  # fmt: skip
         shape = indices.shape
-        return torch.from_numpy(tokens).view(*shape, -1), torch.from_numpy(targets).view(shape)
+        return torch.from_numpy(tokens).view(*shape, self.block_size), torch.from_numpy(
+            targets
+        ).view(shape)
 
     def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples in order, ``size`` at a time: tokens (n, T) and targets (n,), int64."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from pymlp.checks import checked_device
 from pymlp.config import TrainConfig
 from pymlp.data import Vocabulary
 from pymlp.model import MLP
@@ -50,7 +51,11 @@ def load(
 
     Raises:
         FileNotFoundError: there is no run, or ``best`` and nothing has been evaluated yet.
-        ValueError: the files are damaged, or another version's.
+        TypeError: ``directory`` is no path.
+        ValueError: there is no such device; the files are damaged, or another version's.
     """
+    if not isinstance(directory, (str, os.PathLike)):
+        raise TypeError(f"load: directory must be a path, got {directory!r:.40}")
+    place = checked_device("load", device)
     run = RunDirectory.open(directory)
-    return Run(run.model(best=best).to(device), run.vocabulary(), run.train_config())
+    return Run(run.model(best=best).to(place), run.vocabulary(), run.train_config())

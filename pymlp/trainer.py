@@ -17,7 +17,7 @@ from pymlp import sources
 from pymlp.averaging import Average
 from pymlp.callbacks import Callback
 from pymlp.checkpoint import Checkpoint
-from pymlp.checks import check_described, check_fit, check_plain
+from pymlp.checks import check_described, check_fit, check_plain, checked_config
 from pymlp.config import TrainConfig
 from pymlp.data import Dataset, Examples, Splits
 from pymlp.evaluate import evaluate, evaluated_part, is_sampled
@@ -53,6 +53,7 @@ class Trainer:
         callbacks: told about progress, in this order; `pymlp.ProgressBar` shows it.
 
     Raises:
+        TypeError: model, data or config are of another class.
         ValueError: model and data do not fit together, train or dev is empty or holds an id that is
             not in the vocabulary, or nothing is trainable.
     """
@@ -67,7 +68,7 @@ class Trainer:
         check_fit(model, data)
         self.model = model
         self.data = data
-        self.config = config or TrainConfig()
+        self.config = checked_config(config)
         self.callbacks = tuple(callbacks)
         self.stepper = Stepper(model, data.train, self.config)
         reach = self.config.average

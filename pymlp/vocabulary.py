@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,12 +24,15 @@ CHARACTER_BOUNDARY = "."
 WORD_BOUNDARY = "</s>"
 UNKNOWN_WORD = "<unk>"
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
     """The lines in UTF-8, separated by line feeds.
 
     Raises:
         TypeError: a line is not a str.
+        ValueError: a line holds a lone surrogate; lines are counted from 1.
     """
     try:
         text = "\n".join(lines)  # type: ignore[arg-type]
@@ -37,7 +41,18 @@ def join_characters(lines: Iterable[Sequence[str]]) -> bytes:
             f"a vocabulary of characters needs lines of type str ({error}); "
             "Vocabulary.words makes a vocabulary for lists of words"
         ) from None
-    return text.encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        line = text.count("\n", 0, error.start) + 1
+        raise _surrogate_error(line, text[error.start]) from None
+
+
+def _surrogate_error(line: int, character: str) -> ValueError:
+    return ValueError(
+        f"line {line} holds {character!r}, a lone surrogate, which is no text: read the file as "
+        "UTF-8, without errors='surrogateescape'"
+    )
 
 
 def _words_of(line: Sequence[str]) -> Sequence[str]:
@@ -120,6 +135,10 @@ class Vocabulary:
             raise ValueError(f"Vocabulary: unknown must be one of the words, got {self.unknown!r}")
 
     def _check_types(self) -> None:
+        if not isinstance(self.tokens, tuple):
+            raise TypeError(
+                f"Vocabulary: tokens must be a tuple of str, got a {type(self.tokens).__name__}"
+            )
         wrong = next((token for token in self.tokens if not isinstance(token, str)), None)
         if wrong is not None:
             raise TypeError(f"Vocabulary: tokens must be of type str, got {wrong!r:.40}")
@@ -151,10 +170,14 @@ class Vocabulary:
 
         Raises:
             TypeError: as `pymlp.lines.as_lines`.
-            ValueError: as `from_counts`.
+            ValueError: as `from_counts`, or a line holds a lone surrogate.
         """
         listed = as_lines(lines, "Vocabulary.words")
         counts = Counter(chain.from_iterable(map(_words_of, listed)))
+        found = _SURROGATE.search(" ".join(counts))
+        if found is not None:
+            at = next(i for i, line in enumerate(listed, 1) if _SURROGATE.search(" ".join(line)))
+            raise _surrogate_error(at, found[0])
         return cls.from_counts(
             list(counts),
             list(counts.values()),

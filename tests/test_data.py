@@ -194,7 +194,7 @@ def test_examples_of_words_given_as_text():
         (["ab", "aéb"], ValueError, r"line 2: character 'é' \(U\+00E9\) is not in the vocabulary"),
         (["", "ab", "😀"], ValueError, r"line 3: character '😀' \(U\+1F600\)"),
         (["ab", "a\nb"], ValueError, "line 2 holds a line break"),
-        (["a\ud800"], ValueError, "surrogates not allowed"),
+        (["a\ud800"], ValueError, "line 1 holds .* a lone surrogate"),
         ([["a", "b"]], TypeError, "needs lines of type str .*list found"),
         ("ab", TypeError, "must be a list of lines, got one str 'ab'"),
     ],

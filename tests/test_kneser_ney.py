@@ -131,7 +131,7 @@ def test_errors_say_what_is_wrong():
         model.fit([0.5])
     with pytest.raises(ValueError, match=r"shape \(n,\), got \(1, 2\)"):
         model.fit([[1, 2]])
-    with pytest.raises(ValueError, match="order must be from 1 to 16, got 17"):
+    with pytest.raises(ValueError, match="order must be at most 16, got 17"):
         KneserNey(17, 5).fit([1])
     model.fit([1, 2, 0])
     with pytest.raises(ValueError, match="positions of the 3 ids, in order, got 2 and 4"):

@@ -110,7 +110,7 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="position 1 has probability 0 under all"):
         Mixture("learned").fit([[0.0, -np.inf]] * 2)
     for wrong in (np.nan, np.inf):
-        with pytest.raises(ValueError, match="prior must be 0, or positive and finite"):
+        with pytest.raises(ValueError, match="prior must be finite and at least 0"):
             Mixture("binned", prior=wrong)
         with pytest.raises(ValueError, match="NaN"):
             Mixture("learned").fit([a, [0.0, wrong]])

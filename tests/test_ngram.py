@@ -143,7 +143,7 @@ def test_bigram_adds_k():
     assert Bigram(4, k=0).fit([1, 2]).prob([2], 3) == pytest.approx(0.25)
     assert Bigram(4, k=0).fit([1, 2]).perplexity([2]) == np.inf
     assert Bigram(2, k=2**31).fit([1, 1, 1, 1, 1, 1, 0]).prob([1], 1) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="k must be from 0 up, got -1"):
+    with pytest.raises(ValueError, match="k must be finite and at least 0, got -1"):
         Bigram(4, k=-1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def write_arpa(
     path: str | PathLike[str],
     counts: NGramCounts,
     model: _engine.KneserNey,
-    tokens: Sequence[str],
+    tokens: Iterable[str],
 ) -> None:
     """The implementation of `KneserNey.write_arpa`."""
     if not counts.reset:
@@ -35,6 +35,9 @@ def write_arpa(
             "write_arpa: contexts of this model run across lines, which ARPA files cannot say; "
             "fit one with reset=True"
         )
+    if isinstance(tokens, str) or not isinstance(tokens, Iterable):
+        raise TypeError(f"write_arpa: tokens must be a list of str, got {tokens!r:.40}")
+    tokens = list(tokens)
     _check_spellings(tokens, counts.vocab_size)
     head, body = ["\\data\\\n"], list[str]()
     for n, lines in enumerate(_sections(counts, model, tokens), 1):

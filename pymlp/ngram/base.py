@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pymlp.arguments import to_int
 from pymlp.data import Dataset, Examples, StreamExamples, TokenStream
 from pymlp.evaluate import perplexity
 
@@ -19,6 +20,22 @@ Floats = NDArray[np.float64]
 
 # Types that are read as a stream. A split, such as `Dataset.train`, gives its own part.
 Stream: TypeAlias = ArrayLike | TokenStream | Examples
+
+
+def checked_order(owner: str, order: Any) -> int:
+    """The length of the longest n-grams, which the native counts bound."""
+    return to_int(owner, "order", order, 1, most=16)
+
+
+def checked_vocab_size(owner: str, vocab_size: Any) -> int:
+    """The number of ids, which are int32."""
+    return to_int(owner, "vocab_size", vocab_size, 1, most=2**31 - 1)
+
+
+def shown(thing: object, names: tuple[str, ...]) -> str:
+    """The repr of a model: its class and those of its settings."""
+    settings = ", ".join(f"{name}={getattr(thing, name)!r}" for name in names)
+    return f"{type(thing).__name__}({settings})"
 
 
 def checked_ids(ids: Stream, vocab_size: int) -> Ids:
@@ -69,6 +86,10 @@ class NGramModel(ABC):
     """
 
     vocab_size: int
+    _settings: ClassVar[tuple[str, ...]] = ("vocab_size",)
+
+    def __repr__(self) -> str:
+        return shown(self, self._settings)
 
     @abstractmethod
     def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:

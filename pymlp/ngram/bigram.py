@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pymlp.ngram.base import Floats, Ids, NGramModel, Stream, check_span, checked_ids
+from pymlp.arguments import to_float, to_int
+from pymlp.ngram.base import (
+    Floats,
+    Ids,
+    NGramModel,
+    Stream,
+    check_span,
+    checked_ids,
+    checked_vocab_size,
+)
 from pymlp.ngram.counts import NGramCounts
 
 
@@ -23,14 +32,14 @@ class Bigram(NGramModel):
             zero, and after a token that was never met all have 1 / V.
 
     Raises:
-        ValueError: k is negative or no number.
+        TypeError, ValueError: an argument is not as described.
     """
 
+    _settings = ("vocab_size", "k")
+
     def __init__(self, vocab_size: int, k: float = 1.0) -> None:
-        if not k >= 0:
-            raise ValueError(f"Bigram: k must be from 0 up, got {k}")
-        self.vocab_size = vocab_size
-        self.k = float(k)  # counts are int32
+        self.vocab_size = checked_vocab_size("Bigram", vocab_size)
+        self.k = to_float("Bigram", "k", k, least=0)  # a float: counts are int32
         self._counts: NGramCounts | None = None
 
     def fit(self, ids: Stream) -> Bigram:
@@ -81,8 +90,11 @@ class NeuralBigram(NGramModel):
         losses: the loss before each step of `fit`.
 
     Raises:
+        TypeError, ValueError: an argument is not as described.
         ValueError: training would take more memory than `max_bytes`.
     """
+
+    _settings = ("vocab_size", "steps", "lr", "l2", "seed")
 
     def __init__(
         self,
@@ -93,6 +105,8 @@ class NeuralBigram(NGramModel):
         seed: int = 2147483647,
         max_bytes: int = 2**31,
     ) -> None:
+        vocab_size = checked_vocab_size("NeuralBigram", vocab_size)
+        max_bytes = to_int("NeuralBigram", "max_bytes", max_bytes, 0)
         needed = 5 * 4 * vocab_size**2
         if needed > max_bytes:
             raise ValueError(
@@ -100,10 +114,10 @@ class NeuralBigram(NGramModel):
                 f"than max_bytes {max_bytes}; Bigram needs only the bigrams that occur"
             )
         self.vocab_size = vocab_size
-        self.steps = steps
-        self.lr = lr
-        self.l2 = l2
-        self.seed = seed
+        self.steps = to_int("NeuralBigram", "steps", steps, 0)
+        self.lr = to_float("NeuralBigram", "lr", lr)
+        self.l2 = to_float("NeuralBigram", "l2", l2)
+        self.seed = to_int("NeuralBigram", "seed", seed, -(2**63), most=2**64 - 1)
         self.losses: list[float] = []
         self._weight: Tensor | None = None
 

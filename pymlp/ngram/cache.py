@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pymlp.ngram.base import Floats, NGramModel, Stream, check_span, checked_ids
+from pymlp.arguments import to_int
+from pymlp.ngram.base import (
+    Floats,
+    NGramModel,
+    Stream,
+    check_span,
+    checked_ids,
+    checked_vocab_size,
+)
 
 
 class Cache(NGramModel):
@@ -23,14 +31,14 @@ class Cache(NGramModel):
         window: number of tokens looked back at, boundaries among them, from 1 up.
 
     Raises:
-        ValueError: `window` is below 1.
+        TypeError, ValueError: an argument is not as described.
     """
 
+    _settings = ("vocab_size", "window")
+
     def __init__(self, vocab_size: int, window: int = 1000) -> None:
-        if window < 1:
-            raise ValueError(f"Cache: window must be at least 1, got {window}")
-        self.vocab_size = vocab_size
-        self.window = window
+        self.vocab_size = checked_vocab_size("Cache", vocab_size)
+        self.window = to_int("Cache", "window", window, 1)
 
     def log_probs(self, ids: Stream, begin: int = 0, end: int | None = None) -> Floats:
         """As `NGramModel.log_probs`; -inf where the token was not among the last `window` ones."""

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pymlp import _engine
-from pymlp.ngram.base import Stream, checked_ids
+from pymlp.arguments import to_bool
+from pymlp.ngram.base import Stream, checked_ids, checked_order, checked_vocab_size, shown
 
 
 class Occurrences(NamedTuple):
@@ -44,14 +45,17 @@ class NGramCounts:
     """
 
     def __init__(self, ids: Stream, order: int, vocab_size: int, reset: bool = True) -> None:
-        stream = checked_ids(ids, vocab_size)
+        self.order = checked_order("NGramCounts", order)
+        self.vocab_size = checked_vocab_size("NGramCounts", vocab_size)
+        self.reset = to_bool("NGramCounts", "reset", reset)
+        stream = checked_ids(ids, self.vocab_size)
         self.native = _engine.NGramCounts(
-            ids=stream, order=order, vocab_size=vocab_size, reset=reset
+            ids=stream, order=self.order, vocab_size=self.vocab_size, reset=self.reset
         )
-        self.order = order
-        self.vocab_size = vocab_size
-        self.reset = reset
         self.n_tokens = len(stream)
+
+    def __repr__(self) -> str:
+        return shown(self, ("order", "vocab_size", "reset", "n_tokens"))
 
     def look_up(self, ids: Stream, begin: int = 0, end: int | None = None) -> Occurrences:
         """How often the n-grams at each position of a stream, and their contexts, were counted.

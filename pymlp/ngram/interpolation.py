@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pymlp.ngram.base import Floats, NGramModel, Stream
+from pymlp.arguments import to_bool
+from pymlp.ngram.base import Floats, NGramModel, Stream, checked_order, checked_vocab_size
 from pymlp.ngram.bins import frequency_bins
 from pymlp.ngram.counts import NGramCounts, Occurrences
 from pymlp.ngram.mixture import Mixture
@@ -28,14 +29,19 @@ class DeletedInterpolation(NGramModel):
         vocab_size: number V of ids.
         reset: whether contexts stop at boundaries; see `NGramCounts`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described.
+
     Attributes:
         weights: (bins, n + 1), a_0 to a_n for each q, once fitted.
     """
 
+    _settings = ("order", "vocab_size", "reset")
+
     def __init__(self, order: int, vocab_size: int, reset: bool = True) -> None:
-        self.order = order
-        self.vocab_size = vocab_size
-        self.reset = reset
+        self.order = checked_order("DeletedInterpolation", order)
+        self.vocab_size = checked_vocab_size("DeletedInterpolation", vocab_size)
+        self.reset = to_bool("DeletedInterpolation", "reset", reset)
         self._counts: NGramCounts | None = None
         self._mixture = Mixture("binned")
 
@@ -50,7 +56,7 @@ class DeletedInterpolation(NGramModel):
             tolerance: EM ends where a step raises the mean log-likelihood by less.
 
         Raises:
-            TypeError, ValueError: ids, `order` or `vocab_size` are not as described.
+            TypeError, ValueError: ids are not as described.
         """
         counts = NGramCounts(ids, self.order, self.vocab_size, self.reset)
         log_probs, bins = self._components(counts, counts.look_up(held_out))

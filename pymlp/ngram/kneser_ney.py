@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from os import PathLike
 
 from pymlp import _engine
+from pymlp.arguments import to_bool
 from pymlp.ngram.arpa import write_arpa
-from pymlp.ngram.base import Floats, NGramModel, Stream, checked_ids
+from pymlp.ngram.base import (
+    Floats,
+    NGramModel,
+    Stream,
+    checked_ids,
+    checked_order,
+    checked_vocab_size,
+)
 from pymlp.ngram.counts import NGramCounts
 
 
@@ -39,14 +47,19 @@ class KneserNey(NGramModel):
         vocab_size: number V of ids.
         reset: whether contexts stop at boundaries; see `NGramCounts`.
 
+    Raises:
+        TypeError, ValueError: an argument is not as described.
+
     Attributes:
         counts: `NGramCounts` of the training text, once fitted.
     """
 
+    _settings = ("order", "vocab_size", "reset")
+
     def __init__(self, order: int, vocab_size: int, reset: bool = True) -> None:
-        self.order = order
-        self.vocab_size = vocab_size
-        self.reset = reset
+        self.order = checked_order("KneserNey", order)
+        self.vocab_size = checked_vocab_size("KneserNey", vocab_size)
+        self.reset = to_bool("KneserNey", "reset", reset)
         self._counts: NGramCounts | None = None
         self._native: _engine.KneserNey | None = None
 
@@ -57,7 +70,7 @@ class KneserNey(NGramModel):
             ids: (n,) integers from 0 to V - 1, n from 1 up; int32 is not copied.
 
         Raises:
-            TypeError, ValueError: ids, `order` or `vocab_size` are not as described.
+            TypeError, ValueError: ids are not as described.
         """
         counts = NGramCounts(ids, self.order, self.vocab_size, self.reset)
         self._native = _engine.KneserNey(counts.native)
@@ -80,7 +93,7 @@ class KneserNey(NGramModel):
         stream = checked_ids(ids, self.vocab_size)
         return native.log_probs(stream, begin, len(stream) if end is None else end)
 
-    def write_arpa(self, path: str | PathLike[str], tokens: Sequence[str]) -> None:
+    def write_arpa(self, path: str | PathLike[str], tokens: Iterable[str]) -> None:
         """Write the model as an ARPA file, which KenLM, SRILM and others read.
 
         The file is replaced atomically. Boundaries are `<s>` in contexts and `</s>` where they are

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pymlp.ngram.base import Floats
+from pymlp.arguments import to_float, to_int
+from pymlp.ngram.base import Floats, shown
 from pymlp.ngram.em import maximise, scale
 
 # The share of equal weights in the weights that bins begin with: EM would hardly leave a weight
 # that is almost 0.
 _EQUAL_SHARE = 0.01
+
+
+# Far beyond those of `context_bins`; each takes a row of weights, met or not.
+_MOST_BINS = 2**24
 
 
 class Mixture:
@@ -51,15 +55,16 @@ class Mixture:
             raise ValueError(f"Mixture: kind must be fixed, learned or binned, got {kind!r}")
         if weights is not None and kind != "fixed":
             raise ValueError(f"Mixture: weights are for kind 'fixed', not for {kind!r}")
-        if not 0 <= prior < math.inf or (prior > 0 and kind != "binned"):
-            raise ValueError(
-                f"Mixture: prior must be 0, or positive and finite if binned, got {prior}"
-            )
         self.kind = kind
-        self.prior = prior
+        self.prior = to_float("Mixture", "prior", prior, least=0)
+        if self.prior and kind != "binned":
+            raise ValueError(f"Mixture: prior is for kind 'binned', got {prior} for {kind!r}")
         self.weights: Floats | None = None if weights is None else _checked_weights(weights)
         self.objectives: list[float] = []
         self._common = np.zeros((0, 0))  # (1, M), of bins that `fit` did not see
+
+    def __repr__(self) -> str:
+        return shown(self, ("kind", "prior"))
 
     def fit(
         self,
@@ -81,6 +86,8 @@ class Mixture:
             ValueError: shapes differ, there is no position, bins are missing or not wanted, or
                 some position has probability 0 under all models.
         """
+        tolerance = to_float("Mixture", "tolerance", tolerance)
+        max_steps = to_int("Mixture", "max_steps", max_steps, 0)
         table = _table(log_probs)
         if len(table) == 0:
             raise ValueError("Mixture: there are no positions to learn weights from")
@@ -156,6 +163,11 @@ def _checked_bins(bins: ArrayLike | None, n_positions: int) -> NDArray[np.int64]
         raise ValueError(
             f"Mixture: bins must be {n_positions} integers from 0 up, got shape {checked.shape} "
             f"and dtype {checked.dtype}"
+        )
+    if checked.size and checked.max() >= _MOST_BINS:
+        raise ValueError(
+            f"Mixture: bins must be below {_MOST_BINS:,}, got {checked.max()}: number those that "
+            "there are from 0 up"
         )
     return checked.astype(np.int64)
 
