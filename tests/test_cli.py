@@ -447,7 +447,10 @@ def test_a_full_disk_is_reported(arguments):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "pymlp", *arguments]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "Error: standard output: No space left on device\n",
+    )
 
 
 def test_python_m_pymlp():
@@ -568,3 +571,43 @@ def test_messages_leave_paths_as_they_are(tmp_path, monkeypatch):
         assert f"{out} has done" in result.stderr
     (tmp_path / "lr=0.1" / "config.toml").write_text("[data]\n[model]\n[train]\nsteps = 1\n")
     assert "lr=0.1/config.toml: " in run("eval", "lr=0.1", code=1).stderr
+
+
+def test_train_with_stderr_closed():
+    program = [sys.executable, "-m", "pymlp", "train", "--data", "lines.txt", *QUICK]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *program], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "after 30 steps" in done.stdout
+    # A message that nobody can read changes no exit code.
+    failed = ["sh", "-c", '"$@" 2>&-', "sh", *program, "--out", "runs/lecture"]
+    done = subprocess.run(failed, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_errors_name_the_path_that_was_typed_as_a_user():
+    Path("ro").mkdir(mode=0o555)
+    _check_names_of_unwritable()
+
+
+def test_errors_name_the_path_that_was_typed(monkeypatch):
+    Path("ro").mkdir()
+
+    def refuse(real):
+        def call(path, *arguments, **options):
+            if "/ro/" in f"{os.path.abspath(path)}/":
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return real(path, *arguments, **options)
+
+        return call
+
+    for name in ("open", "mkdir"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    _check_names_of_unwritable()
+
+
+def _check_names_of_unwritable():
+    message = run("prepare", "lines.txt", "--out", "ro/x.tokens", code=1).stderr
+    assert message == "Error: ro/x.tokens: Permission denied\n"
+    message = train("--out", "ro/new", code=1).stderr
+    assert message.splitlines()[-1] == "Error: ro/new: Permission denied"

@@ -465,3 +465,14 @@ def test_odd_tokens_are_refused_or_read_back_the_same(tmp_path):
         assert found == pytest.approx(peer.score(" ".join(spellings[i] for i in line)), rel=2e-6)
     with pytest.raises(TypeError, match="tokens must be of type str, got b'a'"):
         model.write_arpa(tmp_path / "x.arpa", ["", b"a", "b", "c", "d"])
+
+
+def test_a_packed_token_file_is_not_learned_as_text(folder):
+    prepare("x.txt", "x.tokens")
+    packed = gzip.compress((folder / "x.tokens").read_bytes())
+    (folder / "x.tokens.gz").write_bytes(packed)
+    message = "x.tokens.gz: this is a token file that gzip has packed: unpack it first"
+    assert message in run("train", "--data", "x.tokens.gz", *SMALL, code=1).stderr
+    assert message in run("prepare", "x.tokens.gz", code=1).stderr
+    piped = run("info", "--data", "-", stdin=packed, code=1).stderr
+    assert "standard input: this is a token file that gzip has packed" in piped
