@@ -15,6 +15,7 @@ import torch
 from pymlp import sources
 from pymlp.commands.data_options import READABLE, opened
 from pymlp.data import Dataset
+from pymlp.files import naming
 from pymlp.rundir import RunDirectory
 from pymlp.text import iterate_lines
 
@@ -103,7 +104,8 @@ def _finite(value: Any) -> Any:
 
 def say(message: str) -> None:
     """A line on stdout. The stream is named: in place of one of ASCII, click takes its own."""
-    click.echo(message, file=sys.stdout)
+    with naming("standard output"):
+        click.echo(message, file=sys.stdout)
 
 
 def note(message: str) -> None:
