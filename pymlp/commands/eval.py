@@ -12,6 +12,7 @@ from pymlp.commands.common import (
     json_option,
     print_json,
     run_argument,
+    run_data_options,
     say,
     threads_option,
 )
@@ -23,6 +24,7 @@ from pymlp.rundir import RunDirectory
 
 @click.command("eval", epilog="Example: pymlp eval runs/lecture --split test")
 @run_argument
+@run_data_options
 @click.option(
     "--split",
     type=click.Choice(Splits._fields),
@@ -33,9 +35,9 @@ from pymlp.rundir import RunDirectory
 @best_option
 @threads_option
 @json_option
-def evaluate(run: RunDirectory, split: str, best: bool, as_json: bool) -> None:
+def evaluate(run: RunDirectory, split: str, best: bool, as_json: bool, **files: str | None) -> None:
     """Print the mean loss of the model in the directory RUN over a whole split."""
-    examples = getattr(data_of(run), split)
+    examples = getattr(data_of(run, **files), split)
     loss = exact_loss(run.model(best=best), examples)
     bits = loss / math.log(2)
     if as_json:

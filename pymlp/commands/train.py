@@ -18,7 +18,7 @@ from pymlp import sources
 from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
-from pymlp.commands.common import given, json_option, note, open_run, shown, threads_option
+from pymlp.commands.common import data_of, given, json_option, note, open_run, shown, threads_option
 from pymlp.commands.data_options import data_options, file_options, load_data, source_option
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
@@ -31,7 +31,10 @@ from pymlp.stepper import DivergedError
 from pymlp.trainer import Trainer
 
 # Parameters that may be given, as before or anew, when a run is resumed.
-_RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json"}
+_RESUMABLE = {
+    *("resume", "out", "steps", "device", "threads", "profile", "as_json"),
+    *("source", "dev", "test"),  # the same data, from another place
+}
 
 
 @click.command(
@@ -116,8 +119,12 @@ def train(
         if resume:
             _check_resumable(ctx)
             path = out or run_names.newest(preset)
+            files = {name: chosen.get(name) for name in ("dev", "test")}
+            data = None
+            if source is not None or any(files.values()):
+                data = data_of(RunDirectory.open(path), source, **files)
             trainer = Trainer.resume(
-                path, callbacks=[progress], steps=chosen.get("steps"), device=place
+                path, data, callbacks=[progress], steps=chosen.get("steps"), device=place
             )
         else:
             if out is not None:
