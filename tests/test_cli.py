@@ -43,7 +43,13 @@ def run(*arguments, code=0):
 
 
 def train(*arguments, code=0):
-    return run("train", "--data", "lines.txt", *QUICK, *arguments, code=code)
+    return run("train", "--data", "lines.txt", *quick(*arguments), code=code)
+
+
+def quick(*arguments):
+    """The options of `QUICK` that are not among the arguments, and those."""
+    pairs = zip(QUICK[::2], QUICK[1::2], strict=True)
+    return [x for pair in pairs if pair[0] not in arguments for x in pair] + [*arguments]
 
 
 def only_json(result):
@@ -217,7 +223,7 @@ def test_threads():
 
 
 def test_ctrl_c_saves_and_resume_ends_with_the_same_bits():
-    options = [*QUICK, "--steps", "4000", "--eval-every", "0", "--threads", "1"]
+    options = quick("--steps", "4000", "--eval-every", "0", "--threads", "1")
     options += ["--data", "lines.txt", "--engine", "reference"]
     command = [sys.executable, "-m", "pymlp", "train", *options, "--out", "stopped"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -611,3 +617,23 @@ def _check_names_of_unwritable():
     assert message == "Error: ro/x.tokens: Permission denied\n"
     message = train("--out", "ro/new", code=1).stderr
     assert message.splitlines()[-1] == "Error: ro/new: Permission denied"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--steps", 1, "--steps", 2],
+        ["train", "--seed", 1, "--seed", 2],
+        ["train", "--betas", 0.5, 0.5, "--betas", 0.9, 0.9],
+        ["train", "--preset", "lecture", "--preset", "word-best"],
+        ["train", "--out", "a", "--out", "b"],
+        ["train", "--init-from", "mine", "--init-from", "mine"],
+        ["eval", "mine", "--split", "dev", "--split", "test"],
+        ["sample", "mine", "--seed", 1, "--seed", 2],
+        ["prepare", "lines.txt", "--out", "a", "--out", "b"],
+        ["plot", "mine", "--out", "a", "--out", "b"],
+    ],
+)
+def test_options_given_twice_are_wrong_usage(trained, arguments):
+    flag = next(x for x in arguments if str(x).startswith("--"))
+    assert f"{flag} is given 2 times: " in run(*arguments, code=2).stderr

@@ -16,6 +16,7 @@ from pymlp.commands.common import (
     say,
     threads_option,
 )
+from pymlp.commands.data_options import OnceOption
 from pymlp.data import Splits
 from pymlp.evaluate import evaluate as exact_loss
 from pymlp.evaluate import perplexity
@@ -27,6 +28,7 @@ from pymlp.rundir import RunDirectory
 @run_data_options
 @click.option(
     "--split",
+    cls=OnceOption,
     type=click.Choice(Splits._fields),
     default="dev",
     show_default=True,

@@ -23,6 +23,7 @@ from pymlp.commands.common import (
     shown,
     worded_advice,
 )
+from pymlp.commands.data_options import OnceOption
 from pymlp.data import Dataset, Vocabulary
 from pymlp.history import evaluations
 from pymlp.model import MLP
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 @run_data_options
 @click.option(
     "--out",
+    cls=OnceOption,
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory of the pictures.  [default: RUN]",
 )

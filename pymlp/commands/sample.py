@@ -23,6 +23,7 @@ from pymlp.commands.common import (
     threads_option,
     worded_advice,
 )
+from pymlp.commands.data_options import OnceOption
 from pymlp.rundir import RunDirectory
 from pymlp.sampling import SAMPLE_SEED, membership
 from pymlp.sampling import sample as draw
@@ -49,6 +50,7 @@ _BYTES_A_LINE = 200
 @click.option("--prefix", default="", help="What every line starts with.  [default: nothing]")
 @click.option(
     "--seed",
+    cls=OnceOption,
     type=click.IntRange(0, 2**63 - 1),
     default=SAMPLE_SEED,
     show_default=True,

@@ -19,7 +19,13 @@ from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
 from pymlp.commands.common import data_of, given, json_option, note, open_run, shown, threads_option
-from pymlp.commands.data_options import data_options, file_options, load_data, source_option
+from pymlp.commands.data_options import (
+    OnceOption,
+    data_options,
+    file_options,
+    load_data,
+    source_option,
+)
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
 from pymlp.model import INITS
@@ -48,6 +54,7 @@ _RESUMABLE = {
 @data_options
 @click.option(
     "--preset",
+    cls=OnceOption,
     type=click.Choice(list(PRESETS)),
     default="lecture",
     show_default=True,
@@ -56,6 +63,7 @@ _RESUMABLE = {
 @add_options(MODEL_OPTIONS | TRAIN_OPTIONS)
 @click.option(
     "--init-from",
+    cls=OnceOption,
     metavar="RUN",
     callback=open_run,
     help="Begin with the last parameters of another run, and by default with its data and sizes; "
@@ -63,6 +71,7 @@ _RESUMABLE = {
 )
 @click.option(
     "--init",
+    cls=OnceOption,
     type=click.Choice(INITS),
     help="First parameters: torch.nn's, the lecture's, scaled so that all tokens are equally "
     "likely, or the same with each token as likely as it is frequent.  [default: the preset's]",
@@ -70,13 +79,17 @@ _RESUMABLE = {
 @threads_option
 @click.option(
     "--dtype",
+    cls=OnceOption,
     type=click.Choice(["float32", "float64"]),
     help="Of the parameters. In float64 the engines agree step by step; in float32 the lecture's "
     "initial rates amplify rounding.  [default: float32, or that of --init-from]",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--device", cls=OnceOption, default="cpu", show_default=True, help="cpu, cuda or cuda:N."
+)
 @click.option(
     "--out",
+    cls=OnceOption,
     type=click.Path(file_okay=False, path_type=Path),
     help="Run directory.  [default: runs/PRESET, or runs/PRESET-2 and so on when that exists]",
 )
