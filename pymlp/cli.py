@@ -25,6 +25,7 @@ from pymlp.commands.sample import sample
 from pymlp.commands.score import score
 from pymlp.commands.table import table
 from pymlp.commands.train import train
+from pymlp.files import naming
 
 
 class Program(click.Group):
@@ -32,6 +33,8 @@ class Program(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the program; characters that its output cannot have are escaped."""
+        if sys.stderr is None:  # closed: click would print errors on stdout
+            sys.stderr = io.StringIO()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -39,7 +42,7 @@ class Program(click.Group):
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         """Parse the arguments of the group; --help is printed here."""
-        with errors_are_messages():
+        with errors_are_messages(), naming("standard output"):
             return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))
     old = _regular_file(path)
     temporary = _beside(target, "tmp")
-    with _naming(path, temporary):
+    with naming(path, temporary):
         # The name is random and must be new: nobody can have laid a link there.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o666 if old is None else 0o600)
@@ -80,15 +80,23 @@ def _set_mode(descriptor: int, old: os.stat_result) -> None:
 
 
 @contextmanager
-def _naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Let an OSError that names no file, or ``temporary``, name ``path``."""
+def naming(path: Path | str, temporary: Path | None = None) -> Iterator[None]:
+    """Let an OSError that names no file name ``path``, which stands for ``temporary``, too.
+
+    Files in a directory ``temporary`` are named as those in ``path``.
+    """
     try:
         yield
     except OSError as error:
-        is_named = error.filename not in (None, os.fspath(temporary or ""))
-        if is_named or error.errno is None:
+        if error.errno is None or isinstance(error.filename, int):
             raise
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        name = os.fspath(path)
+        if error.filename is not None:
+            hidden, found = os.fspath(temporary or ""), os.fsdecode(error.filename)
+            if not hidden or not f"{found}/".startswith(f"{hidden}/"):
+                raise
+            name += found[len(hidden) :]
+        raise OSError(error.errno, error.strerror, name) from error
 
 
 class _Items(Sized, Protocol):
@@ -126,7 +134,7 @@ class GrowingFile:
         count, size = self._good
         self._good = (0, 0)  # until all has gone well, no byte of the file is relied on
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        with _naming(path), open(os.open(path, flags, 0o666), "wb", buffering=0) as file:
+        with naming(path), open(os.open(path, flags, 0o666), "wb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size < size or len(items) < count:
                 count = size = 0
             content = encode(items[count:])
@@ -142,7 +150,7 @@ class GrowingFile:
             OSError: it is not all there; the next `write` begins anew.
         """
         good, self._good = self._good, (0, 0)
-        with _naming(path), open(path, "rb+") as file:
+        with naming(path), open(path, "rb+") as file:
             if os.fstat(file.fileno()).st_size != good[1]:
                 raise OSError(errno.EIO, "Not all of it was written", os.fspath(path))
             os.fsync(file.fileno())
@@ -164,7 +172,8 @@ def stage_directory(path: Path) -> Path:
     """A new empty directory beside ``path``, to be filled and then given to `put_in_place`."""
     staged = _beside(path, "new")
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged.mkdir()
+    with naming(path, staged):
+        staged.mkdir()
     return staged
 
 

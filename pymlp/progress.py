@@ -32,7 +32,7 @@ class _Screen:
     """Shows the latest state, not too often, and lines that stay above it.
 
     Args:
-        file: written to; None is ``sys.stderr``.
+        file: written to; None is ``sys.stderr``, and nothing where that is closed.
 
     Attributes:
         is_live: the state is one line that is rewritten, as on a terminal or in a notebook; else
@@ -40,9 +40,11 @@ class _Screen:
     """
 
     def __init__(self, file: TextIO | None) -> None:
-        self._file = sys.stderr if file is None else file
+        self._file: TextIO | None = sys.stderr if file is None else file
         # A notebook's stream is no terminal, but does as a terminal does.
-        self.is_live = self._file.isatty() or type(self._file).__module__.startswith("ipykernel")
+        self.is_live = self._file is not None and (
+            self._file.isatty() or type(self._file).__module__.startswith("ipykernel")
+        )
         self._period = _LIVE_SECONDS if self.is_live else _QUIET_SECONDS
         self._width = 0
         self._shown_at = -math.inf
@@ -79,8 +81,9 @@ class _Screen:
             self._width = 0
 
     def _write(self, text: str) -> None:
-        self._file.write(text)
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(text)
+            self._file.flush()
 
 
 class ProgressBar(Callback):

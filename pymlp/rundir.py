@@ -40,6 +40,7 @@ from pymlp.data import Vocabulary
 from pymlp.files import (
     GrowingFile,
     leftovers,
+    naming,
     put_in_place,
     remove_directory,
     stage_directory,
@@ -115,12 +116,14 @@ class RunDirectory:
             run._fill(*content)
         else:
             old = RunLock.acquire(place) if overwrite and _holds_run(place) else None
-            staged, lock = _stage(place)
+            with naming(path, place):
+                staged, lock = _stage(place)
             try:
                 run = cls(staged, lock)
                 run.claim()
-                run._fill(*content)
-                put_in_place(staged, place, replace=old is not None)
+                with naming(path, staged):
+                    run._fill(*content)
+                    put_in_place(staged, place, replace=old is not None)
             except OSError as error:
                 if old is None and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
                     remove_directory(staged)

@@ -13,6 +13,9 @@ from pymlp.text import Readable
 
 BUNDLED = "bundled names"
 
+# The advice of errors for data that are not found, in Python; the program words it otherwise.
+PASS_DATA = "pass the data set, Trainer.resume(run, data)"
+
 _URI = "file://"
 _FILES = ("source", "dev", "test")
 
@@ -67,15 +70,14 @@ def recall(table: Mapping[str, Any], block_size: int) -> Dataset:
     if "source" not in files:
         raise ValueError(
             "the run does not say where its data come from (it was a pipe, or lines in Python): "
-            "pass the data set, Trainer.resume(run, data)"
+            f"{PASS_DATA}"
         )
     try:
         data = load(block_size=block_size, config=config_of(table), **files)
     except OSError as error:
         raise type(error)(
             f"the run's data file {error.filename or files['source']} cannot be read "
-            f"({error.strerror or error}): put it back, or pass the data set, "
-            "Trainer.resume(run, data)"
+            f"({error.strerror or error}): put it back, or {PASS_DATA}"
         ) from None
     check(data, table)
     return data

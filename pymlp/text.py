@@ -187,16 +187,26 @@ def read_numbers(source: Readable, reader: _engine.TextReader) -> Iterator[NDArr
     Raises:
         OSError: as `read_blocks`.
         ValueError: as `read_blocks`; or the file is not valid UTF-8: the message has the line and
-            the byte; or it is a table of several columns.
+            the byte; or it is a table of several columns, or a token file that gzip has packed.
     """
     with open_input(source) as file:
         blocks = read_blocks(file)
         first = next(blocks, b"")
+        if begins_as_token_file(first):
+            raise ValueError(
+                f"{file.name}: this is a token file that gzip has packed: unpack it first, such as "
+                "with gunzip"
+            )
         _refuse_table(file.name, first)
         yield _located(file.name, reader.feed, first)
         for block in blocks:
             yield _located(file.name, reader.feed, block)
         yield _located(file.name, reader.finish)
+
+
+def begins_as_token_file(start: bytes) -> bool:
+    """Whether the first nine bytes are those of safetensors files, which no text has."""
+    return start[4:9] == b"\0\0\0\0{"
 
 
 def _refuse_table(name: str, first_block: bytes) -> None:

@@ -25,7 +25,7 @@ import torch
 from pymlp import _engine
 from pymlp.files import replacing
 from pymlp.streams import MappedFile, TokenStream
-from pymlp.text import Input, Readable, open_input, read_numbers
+from pymlp.text import Input, Readable, begins_as_token_file, open_input, read_numbers
 from pymlp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -114,7 +114,10 @@ def _beside(file: Input, out: Path) -> IO[bytes]:
         raise FileNotFoundError(f"{out}: there is no directory {out.parent}")
     if file.path is not None and out.exists() and out.samefile(file.path):
         raise ValueError(f"{out}: the token file would replace its text: name another file")
-    return tempfile.TemporaryFile(dir=out.parent)
+    try:
+        return tempfile.TemporaryFile(dir=out.parent)
+    except OSError as error:  # it names a file that nobody has asked for
+        raise OSError(error.errno, error.strerror, os.fspath(out)) from error
 
 
 def check_kind(tokens: str) -> None:
@@ -190,7 +193,7 @@ def _tensor(n_ids: int) -> dict[str, Any]:
 
 def is_token_file(file: Input) -> bool:
     """Whether a file begins as safetensors files do: with bytes that no text has."""
-    return file.look(9)[4:] == b"\0\0\0\0{"
+    return begins_as_token_file(file.look(9))
 
 
 def open_token_file(path: Readable) -> tuple[TokenStream, Prepared]:

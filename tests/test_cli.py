@@ -43,7 +43,13 @@ def run(*arguments, code=0):
 
 
 def train(*arguments, code=0):
-    return run("train", "--data", "lines.txt", *QUICK, *arguments, code=code)
+    return run("train", "--data", "lines.txt", *quick(*arguments), code=code)
+
+
+def quick(*arguments):
+    """The options of `QUICK` that are not among the arguments, and those."""
+    pairs = zip(QUICK[::2], QUICK[1::2], strict=True)
+    return [x for pair in pairs if pair[0] not in arguments for x in pair] + [*arguments]
 
 
 def only_json(result):
@@ -217,7 +223,7 @@ def test_threads():
 
 
 def test_ctrl_c_saves_and_resume_ends_with_the_same_bits():
-    options = [*QUICK, "--steps", "4000", "--eval-every", "0", "--threads", "1"]
+    options = quick("--steps", "4000", "--eval-every", "0", "--threads", "1")
     options += ["--data", "lines.txt", "--engine", "reference"]
     command = [sys.executable, "-m", "pymlp", "train", *options, "--out", "stopped"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -447,7 +453,10 @@ def test_a_full_disk_is_reported(arguments):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "pymlp", *arguments]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "Error: standard output: No space left on device\n",
+    )
 
 
 def test_python_m_pymlp():
@@ -568,3 +577,63 @@ def test_messages_leave_paths_as_they_are(tmp_path, monkeypatch):
         assert f"{out} has done" in result.stderr
     (tmp_path / "lr=0.1" / "config.toml").write_text("[data]\n[model]\n[train]\nsteps = 1\n")
     assert "lr=0.1/config.toml: " in run("eval", "lr=0.1", code=1).stderr
+
+
+def test_train_with_stderr_closed():
+    program = [sys.executable, "-m", "pymlp", "train", "--data", "lines.txt", *QUICK]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", *program], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "after 30 steps" in done.stdout
+    # A message that nobody can read changes no exit code.
+    failed = ["sh", "-c", '"$@" 2>&-', "sh", *program, "--out", "runs/lecture"]
+    done = subprocess.run(failed, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_errors_name_the_path_that_was_typed_as_a_user():
+    Path("ro").mkdir(mode=0o555)
+    _check_names_of_unwritable()
+
+
+def test_errors_name_the_path_that_was_typed(monkeypatch):
+    Path("ro").mkdir()
+
+    def refuse(real):
+        def call(path, *arguments, **options):
+            if "/ro/" in f"{os.path.abspath(path)}/":
+                raise PermissionError(13, "Permission denied", os.fspath(path))
+            return real(path, *arguments, **options)
+
+        return call
+
+    for name in ("open", "mkdir"):
+        monkeypatch.setattr(os, name, refuse(getattr(os, name)))
+    _check_names_of_unwritable()
+
+
+def _check_names_of_unwritable():
+    message = run("prepare", "lines.txt", "--out", "ro/x.tokens", code=1).stderr
+    assert message == "Error: ro/x.tokens: Permission denied\n"
+    message = train("--out", "ro/new", code=1).stderr
+    assert message.splitlines()[-1] == "Error: ro/new: Permission denied"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--steps", 1, "--steps", 2],
+        ["train", "--seed", 1, "--seed", 2],
+        ["train", "--betas", 0.5, 0.5, "--betas", 0.9, 0.9],
+        ["train", "--preset", "lecture", "--preset", "word-best"],
+        ["train", "--out", "a", "--out", "b"],
+        ["train", "--init-from", "mine", "--init-from", "mine"],
+        ["eval", "mine", "--split", "dev", "--split", "test"],
+        ["sample", "mine", "--seed", 1, "--seed", 2],
+        ["prepare", "lines.txt", "--out", "a", "--out", "b"],
+        ["plot", "mine", "--out", "a", "--out", "b"],
+    ],
+)
+def test_options_given_twice_are_wrong_usage(trained, arguments):
+    flag = next(x for x in arguments if str(x).startswith("--"))
+    assert f"{flag} is given 2 times: " in run(*arguments, code=2).stderr

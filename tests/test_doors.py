@@ -173,7 +173,7 @@ def test_adamw_on_the_lectures_first_parameters(flags, hinted):
 def test_words_that_begin_far_above_an_even_guess(init, hinted):
     with open("words.txt", "w") as file:
         file.writelines(f"{' '.join(names()[i : i + 3])}\n" for i in range(0, 120, 3))
-    flags = [*FLAGS, "--steps", "2", "--tokens", "word", "--init", init, "--n-hidden", "200"]
+    flags = ["--steps", "2", "--batch-size", "8", "--tokens", "word", "--init", init]
     result = train("--data", "words.txt", "--out", "run", *flags)
     assert ("hint: the first loss, " in result.stderr) == hinted
     if hinted:

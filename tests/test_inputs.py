@@ -465,3 +465,41 @@ def test_odd_tokens_are_refused_or_read_back_the_same(tmp_path):
         assert found == pytest.approx(peer.score(" ".join(spellings[i] for i in line)), rel=2e-6)
     with pytest.raises(TypeError, match="tokens must be of type str, got b'a'"):
         model.write_arpa(tmp_path / "x.arpa", ["", b"a", "b", "c", "d"])
+
+
+def test_a_packed_token_file_is_not_learned_as_text(folder):
+    prepare("x.txt", "x.tokens")
+    packed = gzip.compress((folder / "x.tokens").read_bytes())
+    (folder / "x.tokens.gz").write_bytes(packed)
+    message = "x.tokens.gz: this is a token file that gzip has packed: unpack it first"
+    assert message in run("train", "--data", "x.tokens.gz", *SMALL, code=1).stderr
+    assert message in run("prepare", "x.tokens.gz", code=1).stderr
+    piped = run("info", "--data", "-", stdin=packed, code=1).stderr
+    assert "standard input: this is a token file that gzip has packed" in piped
+
+
+def test_a_run_whose_data_are_elsewhere_is_used_with_data(folder):
+    run("train", "--data", "-", *SMALL, "--tokens", "word", "--out", "piped", stdin=TEXT)
+    advice = "give it with --data FILE"
+    assert advice in run("eval", "piped", code=1).stderr
+    assert advice in run("sample", "piped").stderr
+    assert advice in run("train", "--resume", "--out", "piped", "--steps", 12, code=1).stderr
+    loss = json.loads(run("eval", "piped", "--data", "x.txt", "--json").stdout)["loss"]
+    piped = run("eval", "piped", "--data", "-", "--json", stdin=TEXT).stdout
+    assert json.loads(piped)["loss"] == loss
+    assert "cannot be said" not in run("sample", "piped", "--data", "x.txt").stderr
+    resumed = run("train", "--resume", "--out", "piped", "--steps", 12, "--data", "x.txt", "--json")
+    assert json.loads(resumed.stdout)["step"] == 12
+    (folder / "other.txt").write_bytes(TEXT[::-1])
+    for command in (["eval", "piped"], ["train", "--resume", "--out", "piped"]):
+        message = run(*command, "--data", "other.txt", code=1).stderr
+        assert "other.txt: these are not the lines that the run was trained on" in message
+
+
+def test_files_of_splits_that_have_moved_are_given_with_data(folder):
+    (folder / "dev.txt").write_bytes(b"mia\nzoe")
+    run("train", "--data", "x.txt", "--dev", "dev.txt", *SMALL, "--out", "split")
+    os.rename("x.txt", "moved.txt")
+    assert "give it with --data FILE" in run("eval", "split", code=1).stderr
+    assert "need --data" in run("eval", "split", "--dev", "dev.txt", code=2).stderr
+    run("eval", "split", "--data", "moved.txt", "--dev", "dev.txt")

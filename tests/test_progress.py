@@ -98,3 +98,12 @@ def test_plain_lines_come_while_steps_are_few(monkeypatch):
         ["step", "3", "loss", "5.6667", "0.2", "steps/s"],
         ["step", "5", "loss", "1.5000", "0.2", "steps/s"],
     ]
+
+
+def test_a_closed_stderr_has_no_bar(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    model = MLP(MLPConfig(len(DATA.vocabulary), n_hidden=8))
+    with ProgressBar() as bar:
+        assert Trainer(model, DATA, TrainConfig(steps=5), [bar]).fit().evals[-1].step == 5
+    (trained,) = train_many([RunConfig(steps=5, n_hidden=8)], DATA, progress=True)
+    assert trained.step == 5

@@ -7,14 +7,23 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import click
 import torch
 
 from pymlp import sources
-from pymlp.commands.data_options import READABLE, opened
+from pymlp.commands.data_options import (
+    READABLE,
+    F,
+    file_options,
+    load_data,
+    opened,
+    source_option,
+)
 from pymlp.data import Dataset
+from pymlp.files import naming
 from pymlp.rundir import RunDirectory
 from pymlp.text import iterate_lines
 
@@ -103,7 +112,8 @@ def _finite(value: Any) -> Any:
 
 def say(message: str) -> None:
     """A line on stdout. The stream is named: in place of one of ASCII, click takes its own."""
-    click.echo(message, file=sys.stdout)
+    with naming("standard output"):
+        click.echo(message, file=sys.stdout)
 
 
 def note(message: str) -> None:
@@ -117,9 +127,39 @@ def shown(path: os.PathLike[str]) -> str:
     return min(os.fspath(path), relative, key=len)
 
 
-def data_of(run: RunDirectory) -> Dataset:
-    """The data set that the run was trained on."""
-    return sources.recall(run.config()["data"], run.model_config().block_size)
+def run_data_options(command: F) -> F:
+    """The options of `data_of`: files with a run's data, where they are not where they were."""
+    return source_option(
+        "The data that the run was trained on, where they were a pipe or have moved; their digest "
+        "is compared.  [default: the file that the run names]"
+    )(file_options(command))
+
+
+def data_of(run: RunDirectory, source: str | None = None, **files: str | None) -> Dataset:
+    """The data set that the run was trained on.
+
+    Args:
+        run: says how the data are read.
+        source: the file to read, ``-`` for standard input; None is the one that the run names.
+        files: those of ``dev`` and ``test``, for ``source``.
+
+    Raises:
+        OSError, ValueError: they cannot be read, or are others than the run was trained on.
+    """
+    table, block_size = run.config()["data"], run.model_config().block_size
+    chosen = given(files)
+    if source is None and not chosen:
+        return sources.recall(table, block_size)
+    if source is None:
+        raise click.UsageError("--dev and --test need --data, which is train")
+    data = load_data(source, asdict(sources.config_of(table)), chosen, block_size)
+    sources.check(data, table | {"source": source})
+    return data
+
+
+def worded_advice(message: str) -> str:
+    """A message of the library with the advice that holds on the command line."""
+    return message.replace(sources.PASS_DATA, "give it with --data FILE")
 
 
 def runs_on(run: RunDirectory, context: str | None) -> bool:

@@ -81,6 +81,8 @@ class OnceOption(click.Option):
             value = values[0] if values else None
             return value if callback is None else callback(ctx, parameter, value)
 
+        if "default" in settings:
+            settings["default"] = [settings["default"]]
         super().__init__(*declarations, **settings | {"multiple": True, "callback": only})
 
 

@@ -12,9 +12,11 @@ from pymlp.commands.common import (
     json_option,
     print_json,
     run_argument,
+    run_data_options,
     say,
     threads_option,
 )
+from pymlp.commands.data_options import OnceOption
 from pymlp.data import Splits
 from pymlp.evaluate import evaluate as exact_loss
 from pymlp.evaluate import perplexity
@@ -23,8 +25,10 @@ from pymlp.rundir import RunDirectory
 
 @click.command("eval", epilog="Example: pymlp eval runs/lecture --split test")
 @run_argument
+@run_data_options
 @click.option(
     "--split",
+    cls=OnceOption,
     type=click.Choice(Splits._fields),
     default="dev",
     show_default=True,
@@ -33,9 +37,9 @@ from pymlp.rundir import RunDirectory
 @best_option
 @threads_option
 @json_option
-def evaluate(run: RunDirectory, split: str, best: bool, as_json: bool) -> None:
+def evaluate(run: RunDirectory, split: str, best: bool, as_json: bool, **files: str | None) -> None:
     """Print the mean loss of the model in the directory RUN over a whole split."""
-    examples = getattr(data_of(run), split)
+    examples = getattr(data_of(run, **files), split)
     loss = exact_loss(run.model(best=best), examples)
     bits = loss / math.log(2)
     if as_json:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import click
 
-from pymlp.commands.common import note
+from pymlp.commands.common import note, worded_advice
 from pymlp.stepper import DivergedError
 
 # Python names before a message, which the user of the program does not call.
@@ -111,6 +111,7 @@ def _worded(message: str, parent: click.Context | None) -> str:
 
     A path before the name stays, and what is said of its content.
     """
+    message = worded_advice(message)
     called = list(_CALLED.finditer(message))
     if not called:
         return message

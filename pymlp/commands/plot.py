@@ -18,9 +18,12 @@ from pymlp.commands.common import (
     note,
     print_json,
     run_argument,
+    run_data_options,
     say,
     shown,
+    worded_advice,
 )
+from pymlp.commands.data_options import OnceOption
 from pymlp.data import Dataset, Vocabulary
 from pymlp.history import evaluations
 from pymlp.model import MLP
@@ -40,8 +43,10 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: pymlp plot runs/lecture")
 @run_argument
+@run_data_options
 @click.option(
     "--out",
+    cls=OnceOption,
     type=click.Path(file_okay=False, path_type=Path),
     help="Directory of the pictures.  [default: RUN]",
 )
@@ -68,6 +73,7 @@ def plot(
     labels: int,
     best: bool,
     as_json: bool,
+    **files: str | None,
 ) -> None:
     """Draw loss.png and embedding.png of the run in the directory RUN.
 
@@ -75,7 +81,7 @@ def plot(
     """
     model = run.model(best=best)
     figures = {} if only_embedding else {"loss": _loss(run, window)}
-    figures["embedding"] = _embedding(model, run.vocabulary(), _counts(run, labels), labels)
+    figures["embedding"] = _embedding(model, run.vocabulary(), _counts(run, labels, files), labels)
     paths = _save(figures, out or run.path)
     if as_json:
         print_json({name: str(path) for name, path in paths.items()})
@@ -111,14 +117,15 @@ def _loss(run: RunDirectory, window: int | None = None) -> Figure:
     return loss_figure(run.checkpoint().losses, evaluations(run.metrics()), window)
 
 
-def _counts(run: RunDirectory, labels: int) -> Tensor | None:
+def _counts(run: RunDirectory, labels: int, files: Mapping[str, str | None]) -> Tensor | None:
     """How often each token occurs in train, if it matters and can be known."""
     if labels >= run.model_config().vocab_size:
         return None
     try:
-        return _count(data_of(run))
+        return _count(data_of(run, **files))
     except (OSError, ValueError) as error:
-        note(f"Which tokens are frequent cannot be said, the first ones are named: {error}")
+        reason = worded_advice(str(error))
+        note(f"Which tokens are frequent cannot be said, the first ones are named: {reason}")
         return None
 
 

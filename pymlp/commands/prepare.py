@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pymlp.commands.common import given, json_option, print_json, say, shown
-from pymlp.commands.data_options import READABLE, opened, vocabulary_options
+from pymlp.commands.data_options import READABLE, OnceOption, opened, vocabulary_options
 from pymlp.data import prepare as write_token_file
 
 
@@ -16,6 +16,7 @@ from pymlp.data import prepare as write_token_file
 @click.argument("text", type=READABLE)
 @click.option(
     "--out",
+    cls=OnceOption,
     type=click.Path(dir_okay=False, path_type=Path),
     help="The token file.  [default: TEXT with .tokens behind it]",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import click
 
@@ -16,10 +17,13 @@ from pymlp.commands.common import (
     note,
     print_json,
     run_argument,
+    run_data_options,
     runs_on,
     say,
     threads_option,
+    worded_advice,
 )
+from pymlp.commands.data_options import OnceOption
 from pymlp.rundir import RunDirectory
 from pymlp.sampling import SAMPLE_SEED, membership
 from pymlp.sampling import sample as draw
@@ -33,6 +37,7 @@ _BYTES_A_LINE = 200
 
 @click.command(epilog="Example: pymlp sample runs/lecture -n 10 --temperature 0.8 --prefix mar")
 @run_argument
+@run_data_options
 @click.option("-n", "count", type=COUNT, default=20, show_default=True, help="Lines.")
 @click.option(
     "--temperature",
@@ -45,6 +50,7 @@ _BYTES_A_LINE = 200
 @click.option("--prefix", default="", help="What every line starts with.  [default: nothing]")
 @click.option(
     "--seed",
+    cls=OnceOption,
     type=click.IntRange(0, 2**63 - 1),
     default=SAMPLE_SEED,
     show_default=True,
@@ -72,6 +78,7 @@ def sample(
     context: str | None,
     best: bool,
     as_json: bool,
+    **files: str | None,
 ) -> None:
     """Draw lines from the model in the directory RUN.
 
@@ -89,7 +96,7 @@ def sample(
         max_length=max_length,
         across=runs_on(run, context),
     )
-    places = _places(run, lines)
+    places = _places(run, lines, files)
     if as_json:
         samples = [{"text": x, "in": place} for x, place in zip(lines, places, strict=True)]
         print_json({"run": str(run.path), "samples": samples})
@@ -115,9 +122,11 @@ def _check_memory(count: int) -> None:
         )
 
 
-def _places(run: RunDirectory, lines: list[str]) -> list[str | None]:
+def _places(
+    run: RunDirectory, lines: list[str], files: Mapping[str, str | None]
+) -> list[str | None]:
     try:
-        return list(membership(lines, data_of(run)))
+        return list(membership(lines, data_of(run, **files)))
     except (OSError, ValueError) as error:
-        note(f"Whether these lines are new cannot be said: {error}")
+        note(f"Whether these lines are new cannot be said: {worded_advice(str(error))}")
         return [None] * len(lines)

@@ -18,8 +18,14 @@ from pymlp import sources
 from pymlp.callbacks import Callback
 from pymlp.commands import profile as phase_times
 from pymlp.commands import run_names, train_result
-from pymlp.commands.common import given, json_option, note, open_run, shown, threads_option
-from pymlp.commands.data_options import data_options, file_options, load_data, source_option
+from pymlp.commands.common import data_of, given, json_option, note, open_run, shown, threads_option
+from pymlp.commands.data_options import (
+    OnceOption,
+    data_options,
+    file_options,
+    load_data,
+    source_option,
+)
 from pymlp.commands.train_options import MODEL_OPTIONS, TRAIN_OPTIONS, add_options
 from pymlp.data import Dataset
 from pymlp.model import INITS
@@ -31,7 +37,10 @@ from pymlp.stepper import DivergedError
 from pymlp.trainer import Trainer
 
 # Parameters that may be given, as before or anew, when a run is resumed.
-_RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json"}
+_RESUMABLE = {
+    *("resume", "out", "steps", "device", "threads", "profile", "as_json"),
+    *("source", "dev", "test"),  # the same data, from another place
+}
 
 
 @click.command(
@@ -45,6 +54,7 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 @data_options
 @click.option(
     "--preset",
+    cls=OnceOption,
     type=click.Choice(list(PRESETS)),
     default="lecture",
     show_default=True,
@@ -53,6 +63,7 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 @add_options(MODEL_OPTIONS | TRAIN_OPTIONS)
 @click.option(
     "--init-from",
+    cls=OnceOption,
     metavar="RUN",
     callback=open_run,
     help="Begin with the last parameters of another run, and by default with its data and sizes; "
@@ -60,6 +71,7 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 )
 @click.option(
     "--init",
+    cls=OnceOption,
     type=click.Choice(INITS),
     help="First parameters: torch.nn's, the lecture's, scaled so that all tokens are equally "
     "likely, or the same with each token as likely as it is frequent.  [default: the preset's]",
@@ -67,13 +79,17 @@ _RESUMABLE = {"resume", "out", "steps", "device", "threads", "profile", "as_json
 @threads_option
 @click.option(
     "--dtype",
+    cls=OnceOption,
     type=click.Choice(["float32", "float64"]),
     help="Of the parameters. In float64 the engines agree step by step; in float32 the lecture's "
     "initial rates amplify rounding.  [default: float32, or that of --init-from]",
 )
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
+@click.option(
+    "--device", cls=OnceOption, default="cpu", show_default=True, help="cpu, cuda or cuda:N."
+)
 @click.option(
     "--out",
+    cls=OnceOption,
     type=click.Path(file_okay=False, path_type=Path),
     help="Run directory.  [default: runs/PRESET, or runs/PRESET-2 and so on when that exists]",
 )
@@ -116,8 +132,12 @@ def train(
         if resume:
             _check_resumable(ctx)
             path = out or run_names.newest(preset)
+            files = {name: chosen.get(name) for name in ("dev", "test")}
+            data = None
+            if source is not None or any(files.values()):
+                data = data_of(RunDirectory.open(path), source, **files)
             trainer = Trainer.resume(
-                path, callbacks=[progress], steps=chosen.get("steps"), device=place
+                path, data, callbacks=[progress], steps=chosen.get("steps"), device=place
             )
         else:
             if out is not None:

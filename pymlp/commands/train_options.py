@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pymlp.commands.data_options import OnceOption
 from pymlp.config import ENGINES, EVAL_TRAIN, OPTIMIZERS, SCHEDULES, TrainConfig
 from pymlp.evaluate import SAMPLE_SIZE
 from pymlp.model import MLPConfig
@@ -107,7 +108,7 @@ def add_options(options: Mapping[str, tuple[Any, str]]) -> Callable[[F], F]:
             if kind is None:
                 command = click.option(f"{flag}/--no-{flag[2:]}", default=None, help=text)(command)
             else:
-                command = click.option(flag, type=kind, help=text)(command)
+                command = click.option(flag, cls=OnceOption, type=kind, help=text)(command)
         return command
 
     return add
