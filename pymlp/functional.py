@@ -106,7 +106,8 @@ def cross_entropy(
         input: (N, V) logits; (V,) and (N, V, d1, ...) are accepted.
         target: class ids in [0, V) or `ignore_index`, int32 or int64, shape (N,); or probabilities
             shaped as `input`.
-        weight: (V,) weight of every class, dtype of `input`, or None for ones.
+        weight: (V,) weight of every class, dtype of `input`, or None for ones. A weight of inf
+            that counts gives nan in the kernel where its probability is taken for 0.
         ignore_index: the id whose rows count for nothing: their loss is 0. Their gradient is 0
             too; as in PyTorch it is nan where 0 times a gradient is undefined, in a row that holds
             nan or inf, or nothing but -inf, and under smoothing with a weight of nan or inf.
