@@ -130,7 +130,8 @@ class _TorchEngine:
     def _step(self, tokens: Tensor, targets: Tensor, step: int) -> Tensor | float:
         """Update number ``step``; the loss before it: a number if asking waits for no device."""
         loss, rows = self._loss(tokens, targets, step)
-        self._optimizer.zero_grad()
+        for parameter in self._trained.tensors:  # zero_grad() takes ten times as long
+            parameter.grad = None
         loss.backward()  # type: ignore[no-untyped-call]
         self._clip(self._trained.tensors)
         sparse_step(self._optimizer, rows)
